@@ -1,0 +1,186 @@
+//! The one pass over a recording: equal samples are counted together, and everything else is made from the counts.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Read,
+};
+
+use profile::{
+    ChainId, DomainId, EventId, Mode, PhysCpu, Sample,
+    recording::{Completeness, EndReason, Recorded, Recording, RecordingError},
+};
+
+use crate::{
+    books::{self, Books, Sequence},
+    functions::functions,
+    processes::processes,
+    report::{DomainReport, EventReport, HostReport, Modes, Named, NoteReport, Report, seconds, share},
+    rows::{Row, rows},
+};
+
+/// All that the samples of one kind have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    pub(crate) event: EventId,
+    pub(crate) charged_to: Option<DomainId>,
+    pub(crate) mode: Mode,
+    pub(crate) chain: ChainId,
+}
+
+/// How many samples there are, and what they stand for.
+///
+/// Weights come from a file, so they are added without overflow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) samples: u64,
+    pub(crate) weight: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.samples += other.samples;
+        self.weight = self.weight.saturating_add(other.weight);
+    }
+
+    pub(crate) fn sum(tallies: impl IntoIterator<Item = Self>) -> Self {
+        tallies.into_iter().fold(Self::default(), |mut sum, tally| {
+            sum.add(tally);
+            sum
+        })
+    }
+}
+
+/// A recording, counted.
+#[derive(Debug)]
+pub struct Aggregate {
+    pub(crate) recorded: Recorded,
+    pub(crate) tallies: HashMap<Place, Tally>,
+    sequences: BTreeMap<PhysCpu, Sequence>,
+}
+
+impl Aggregate {
+    /// Reads a recording through. Memory grows with its distinct call chains, not with its samples.
+    pub fn of<R: Read>(recording: Recording<R>) -> Result<Self, RecordingError> {
+        let mut tallies: HashMap<Place, Tally> = HashMap::new();
+        let mut sequences: BTreeMap<PhysCpu, Sequence> = BTreeMap::new();
+        let recorded = recording.for_each_sample(|sample, _| {
+            let &Sample { event, charged_to, mode, chain, weight, .. } = sample;
+            tallies
+                .entry(Place { event, charged_to, mode, chain })
+                .or_default()
+                .add(Tally { samples: 1, weight });
+            sequences.entry(sample.cpu).or_default().add(sample.sequence);
+        })?;
+        Ok(Self { recorded, tallies, sequences })
+    }
+
+    /// Everything that is said of the recording.
+    pub fn report(&self) -> Report {
+        let recorded = &self.recorded;
+        let host = &recorded.header.host;
+        Report {
+            schema: 1,
+            duration_s: self.since_start(recorded.until.0),
+            host: HostReport {
+                hypervisor: host.hypervisor.clone(),
+                build_id: host.build_id.clone(),
+                kernel: host.kernel.clone(),
+                hostname: host.hostname.clone(),
+                cpus: host.cpus,
+            },
+            events: (0..=u16::MAX)
+                .map(EventId)
+                .take(recorded.header.events.len())
+                .map(|id| self.event(id))
+                .collect(),
+            complete: matches!(recorded.completeness, Completeness::Whole(_)),
+            notes: self.notes(),
+        }
+    }
+
+    fn event(&self, id: EventId) -> EventReport {
+        let event = &self.recorded.header.events[usize::from(id.0)];
+        let books = Books::of(self.recorded.snapshot.as_ref());
+        let rows = rows(self, id);
+        let total = Tally::sum(rows.iter().map(|row| row.total));
+        let domains: Vec<DomainReport> = rows.iter().map(|row| self.domain(row, total.weight)).collect();
+        let mut modes = Modes::default();
+        for domain in &domains {
+            Mode::ALL.into_iter().for_each(|mode| modes.add(mode, domain.modes.get(mode)));
+        }
+        EventReport {
+            name: event.name.clone(),
+            unit: event.unit.clone(),
+            source: event.source,
+            bias: event.source.bias(),
+            rate_hz: event.rate_hz,
+            samples: total.samples,
+            weight: total.weight,
+            idle_s: books.idle_s,
+            filtered: books.filtered,
+            lost: books.lost,
+            modes,
+            domains,
+            taken: books.taken,
+            quiet_s: books.quiet_s,
+            cpus: books.cpus,
+        }
+    }
+
+    fn domain(&self, row: &Row, busy: u64) -> DomainReport {
+        let tables = &self.recorded.tables;
+        let mut modes = Modes::default();
+        let mut named = Modes::default();
+        for &(place, tally) in &row.places {
+            modes.add(place.mode, tally.weight);
+            if tables.frame(tables.chain(place.chain).frame).function.is_some() {
+                named.add(place.mode, tally.weight);
+            }
+        }
+        let named_share = |mode| match modes.get(mode) {
+            0 => None,
+            whole => Some(share(named.get(mode), whole)),
+        };
+        DomainReport {
+            id: row.id,
+            name: row.name.clone(),
+            uuid: row.uuid.map(|uuid| uuid.to_string()),
+            kind: row.kind,
+            samples: row.total.samples,
+            weight: row.total.weight,
+            share: share(row.total.weight, busy),
+            modes,
+            named: Named { kernel: named_share(Mode::Kernel), user: named_share(Mode::User) },
+            complete_chains: BTreeMap::new(),
+            functions: functions(row, tables),
+            processes: processes(row, tables, busy),
+            cpu_s: books::cpu_time(self.recorded.snapshot.as_ref(), &row.boots),
+        }
+    }
+
+    /// The recording's own notes, and what must be said of the recording itself.
+    fn notes(&self) -> Vec<NoteReport> {
+        let recorded = &self.recorded;
+        let mut said = Vec::new();
+        match &recorded.completeness {
+            Completeness::Torn { at_byte } => said.push(format!(
+                "the recording was not finished: it is read up to byte {at_byte}, and what its books say may be older \
+                 than its last samples"
+            )),
+            Completeness::Whole(end) => {
+                if let EndReason::HostError(error) = &end.reason {
+                    said.push(format!("the recording ended early: {error}"));
+                }
+                said.extend(books::doubts(recorded.snapshot.as_ref(), &self.sequences));
+            }
+        }
+        let own = recorded.notes.iter().map(|note| (note.time, note.text.clone()));
+        own.chain(said.into_iter().map(|text| (recorded.until, text)))
+            .map(|(time, text)| NoteReport { at_s: self.since_start(time.0), text })
+            .collect()
+    }
+
+    fn since_start(&self, time_ns: u64) -> f64 {
+        seconds(time_ns.saturating_sub(self.recorded.header.started.0))
+    }
+}

@@ -1,0 +1,49 @@
+//! The `xenoscope` command.
+//!
+//! Comes in: arguments. Goes out: an exit code (0 done, 1 error, 2 usage), results on stdout, the rest on stderr. Not
+//! here: anything but wiring; each command is a file of its own.
+#![forbid(unsafe_code)]
+
+mod doctor;
+mod domains;
+mod flamegraph;
+mod record;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The file that a recording goes to, and is read from, unless the user says otherwise.
+const DEFAULT_RECORDING: &str = "xenoscope.xsr";
+
+/// Profiles the whole virtualization host: hypervisor, dom0, guest kernels and guest processes.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Record(record::Args),
+    Report(report::Args),
+    Flamegraph(flamegraph::Args),
+    Domains(domains::Args),
+    Doctor(doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Record(args) => record::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Flamegraph(args) => flamegraph::run(args),
+        Command::Domains(args) => domains::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xenoscope: error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

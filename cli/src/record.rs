@@ -1,0 +1,202 @@
+//! `xenoscope record`: samples the machine into a file.
+
+mod command;
+mod images;
+mod output;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use analysis::Visible;
+use anyhow::Context;
+use collector::{Filter, Options, Progress, Summary};
+use hv_shim::Request;
+use indicatif::ProgressBar;
+use profile::{Domain, recording::EndReason};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use symbolizer::Symbolizer;
+
+use self::{
+    command::Command,
+    images::{GuestImage, Images},
+    output::Output,
+};
+use crate::DEFAULT_RECORDING;
+
+/// Sample all domains, the hypervisor and dom0 into a recording
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  xenoscope record --duration 30                      the whole machine, for 30 seconds
+  xenoscope record -F 99 --domain web -o web.xsr      one domain, until Ctrl-C
+  xenoscope record -- xl create /etc/xen/web.cfg      for as long as a command runs
+  xenoscope record --guest-kernel web=kallsyms.txt --guest-exe web=./server --duration 10
+                                                      with names for one guest's kernel and program
+
+The hypervisor is sampled by a livepatch that is loaded for the recording and taken out at its end. Nothing is
+installed in any guest. With a command, its exit status is passed on.")]
+pub(crate) struct Args {
+    /// Samples per second and CPU
+    #[arg(short = 'F', long = "freq", value_name = "HZ", default_value_t = 1000.0)]
+    rate_hz: f64,
+
+    /// Record this domain only; may be given more than once
+    #[arg(short, long = "domain", value_name = "NAME|ID|all")]
+    domains: Vec<String>,
+
+    /// Where the recording goes
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_RECORDING)]
+    output: PathBuf,
+
+    /// End after this many seconds
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "command")]
+    duration: Option<Duration>,
+
+    /// Name a domain's kernel from its kallsyms, System.map or vmlinux
+    #[arg(long = "guest-kernel", value_name = "NAME=FILE")]
+    kernels: Vec<GuestImage>,
+
+    /// Name a domain's program, wherever its addresses are executed; a position-independent one needs the address
+    /// that it is loaded at
+    #[arg(long = "guest-exe", value_name = "NAME=FILE[@0xBASE]")]
+    executables: Vec<GuestImage>,
+
+    /// Memory for samples not yet read, per CPU: 4K to 1M
+    #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = bytes)]
+    ring_size: u64,
+
+    /// Record for as long as this command runs
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("not a positive number of seconds".into()),
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1 << 10),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1), |digits| (digits, 1 << 20)),
+    };
+    let count: Option<u64> = digits.parse().ok().and_then(|count: u64| count.checked_mul(unit));
+    count.filter(|&count| count > 0).ok_or_else(|| "not a size such as 64K or 1M".into())
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut hypervisor = hv_shim::detect()?;
+    // All that can be wrong with what the user gave, before the machine is touched.
+    let images = Images::load(&args.kernels, &args.executables)?;
+    let output = Output::open(&args.output)?;
+    let options = options(&args);
+    let mut session = Session {
+        deadline: None,
+        duration: args.duration,
+        interrupted: interrupted()?,
+        command: Command::new(&args.command),
+        images,
+        bar: ProgressBar::new_spinner(),
+    };
+    let result = collector::record(&mut *hypervisor, &options, output, &mut session);
+    session.bar.finish_and_clear();
+    session.command.end();
+    let summary = result.context("recording failed")?;
+    tell(&summary, &session.images, &args);
+    Ok(match summary.reason {
+        EndReason::CommandEnded(status) => ExitCode::from(status.clamp(0, 255) as u8),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn options(args: &Args) -> Options {
+    let all = args.domains.is_empty() || args.domains.iter().any(|name| name == "all");
+    let kernel_file = |name| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    let mut options = BTreeMap::from([("freq".to_owned(), args.rate_hz.to_string())]);
+    if !all {
+        options.insert("domain".into(), args.domains.join(","));
+    }
+    Options {
+        request: Request { rate_hz: args.rate_hz, ring_bytes: args.ring_size },
+        filter: if all { Filter::All } else { Filter::Named(args.domains.iter().cloned().collect()) },
+        tool: concat!("xenoscope ", env!("CARGO_PKG_VERSION")).into(),
+        kernel: kernel_file("osrelease").trim().to_owned(),
+        hostname: kernel_file("hostname").trim().to_owned(),
+        command: (!args.command.is_empty()).then(|| args.command.clone()),
+        options,
+    }
+}
+
+/// A flag that the usual signals set.
+fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&flag)).context("signals can't be caught")?;
+    }
+    Ok(flag)
+}
+
+/// What ends the recording, and what is told meanwhile.
+struct Session {
+    duration: Option<Duration>,
+    deadline: Option<Instant>,
+    interrupted: Arc<AtomicBool>,
+    command: Command,
+    images: Images,
+    bar: ProgressBar,
+}
+
+impl Progress for Session {
+    fn started(&mut self) -> io::Result<()> {
+        self.deadline = self.duration.map(|duration| Instant::now() + duration);
+        self.bar.set_message("recording; Ctrl-C ends it");
+        self.command.start()
+    }
+
+    fn should_end(&mut self) -> Option<EndReason> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Some(EndReason::Interrupted);
+        }
+        if let Some(status) = self.command.ended() {
+            return Some(EndReason::CommandEnded(status));
+        }
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline).then_some(EndReason::Duration)
+    }
+
+    fn so_far(&mut self, samples: u64, lost: u64, elapsed: Duration) {
+        let seconds = elapsed.as_secs();
+        self.bar.set_message(format!("{seconds} s, {samples} samples, {lost} lost; Ctrl-C ends the recording"));
+        self.bar.tick();
+    }
+
+    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<(), String> {
+        self.images.give(domain, symbolizer).map_err(|error| format!("{error:#}"))
+    }
+}
+
+fn tell(summary: &Summary, images: &Images, args: &Args) {
+    let seconds = summary.elapsed.as_secs_f64();
+    let file = args.output.display();
+    eprintln!("xenoscope: {} samples in {seconds:.1} s, {} lost: {file}", summary.samples, summary.lost);
+    let pauses = [("in place", summary.load_pause), ("out", summary.unload_pause)];
+    let pauses = pauses.iter().filter_map(|(what, pause)| Some((what, (*pause)?.as_secs_f64() * 1e3)));
+    for (what, milliseconds) in pauses {
+        eprintln!("xenoscope: putting the shim {what} paused the machine for at most {milliseconds:.3} ms");
+    }
+    let unused = images.unused().map(|name| format!("no domain was called {name}: its symbols were not used"));
+    for note in summary.notes.iter().cloned().chain(unused) {
+        eprintln!("xenoscope: note: {}", Visible(&note));
+    }
+}

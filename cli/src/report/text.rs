@@ -1,0 +1,238 @@
+//! The report as text.
+
+use std::{
+    cmp::Reverse,
+    io::{self, Write},
+};
+
+use analysis::{DomainReport, EventReport, FunctionReport, Report, Visible};
+use anstyle::{AnsiColor, Style};
+use profile::Mode;
+
+use super::table::{Align, Cell, Table};
+
+/// Where the lines above the tables are broken.
+const WIDTH: usize = 100;
+/// The width of their labels.
+const LABEL: usize = 10;
+
+/// Writes a report. Where it is on one domain, functions are in shares of that domain.
+pub(super) fn write(out: &mut impl Write, report: &Report, one_domain: bool, limit: usize) -> io::Result<()> {
+    let host = &report.host;
+    let cpus = host.cpus;
+    field(
+        out,
+        "Host",
+        &format!("{}: {}, kernel {}, {cpus} CPUs", host.hostname, host.hypervisor, host.kernel),
+        Style::new(),
+    )?;
+    let unfinished = if report.complete { "" } else { ", up to where the recording is cut" };
+    field(out, "Duration", &format!("{:.1} s{unfinished}", report.duration_s), Style::new())?;
+    for note in &report.notes {
+        field(out, "Note", &format!("{} (at {:.1} s)", note.text, note.at_s), WARNING)?;
+    }
+    for event in &report.events {
+        writeln!(out)?;
+        header(out, event, report.duration_s * f64::from(host.cpus))?;
+        writeln!(out, "\nDomains, in percent of the machine's busy {}", measure(event))?;
+        domains(event).write(out)?;
+        functions(out, event, one_domain, limit)?;
+    }
+    Ok(())
+}
+
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+
+fn header(out: &mut impl Write, event: &EventReport, cpu_time_s: f64) -> io::Result<()> {
+    let EventReport { name, rate_hz, source, bias, samples, .. } = event;
+    field(out, "Event", &format!("{name} at {rate_hz} Hz per CPU, source {source}"), Style::new())?;
+    field(out, "Bias", bias, Style::new())?;
+    field(out, "Samples", &grouped(*samples), Style::new())?;
+    if let Some(idle_s) = event.idle_s {
+        let of = if cpu_time_s > 0.0 { idle_s / cpu_time_s } else { 0.0 };
+        field(out, "Idle", &format!("{idle_s:.1} s of CPU time ({})", percent(of)), Style::new())?;
+    }
+    if let Some(quiet_s) = event.quiet_s.filter(|&quiet_s| quiet_s > 0.0) {
+        field(
+            out,
+            "Quiet",
+            &format!("{quiet_s:.1} s of CPU time in which the sampler had no collector"),
+            WARNING,
+        )?;
+    }
+    let (loss, style) = loss(event);
+    field(out, "Lost", &loss, style)
+}
+
+/// What is said of lost samples, always; with emphasis if there are any.
+fn loss(event: &EventReport) -> (String, Style) {
+    let (Some(taken), Some(filtered)) = (event.taken, event.filtered) else {
+        return ("unknown: the recording was cut before its first books".to_owned(), WARNING);
+    };
+    let lost = event.lost.values().fold(0, |sum: u64, &count| sum.saturating_add(count));
+    let mut text = format!("{} of {} samples taken", grouped(lost), grouped(taken));
+    if lost > 0 {
+        let causes = event.lost.iter().filter(|&(_, &count)| count > 0);
+        let causes: Vec<String> =
+            causes.map(|(cause, &count)| format!("{cause} {}", grouped(count))).collect();
+        text += &format!(", {}: {}", percent(share(lost, taken)), causes.join(", "));
+    }
+    if filtered > 0 {
+        text += &format!("; {} filtered", grouped(filtered));
+    }
+    (text, if lost > 0 { WARNING } else { Style::new() })
+}
+
+fn domains(event: &EventReport) -> Table<10> {
+    let right = |title| (title, Align::Right);
+    let left = |title| (title, Align::Left);
+    let mut table = Table::new([
+        right("SHARE"),
+        right("HYPERVISOR"),
+        right("KERNEL"),
+        right("USER"),
+        right("BACKEND"),
+        right("SAMPLES"),
+        right("CPU S"),
+        right("ID"),
+        left("KIND"),
+        left("DOMAIN"),
+    ]);
+    for domain in &event.domains {
+        let [hypervisor, kernel, user, backend] = Mode::ALL.map(|mode| {
+            let weight = domain.modes.get(mode);
+            let style = if weight > 0 { color(mode) } else { Style::new().dimmed() };
+            Cell::new(percent(share(weight, event.weight))).styled(style)
+        });
+        let unknown = || "-".to_owned();
+        table.row([
+            Cell::new(percent(domain.share)).styled(Style::new().bold()),
+            hypervisor,
+            kernel,
+            user,
+            backend,
+            Cell::new(grouped(domain.samples)),
+            Cell::new(domain.cpu_s.map_or_else(unknown, |cpu_s| format!("{cpu_s:.1}"))),
+            Cell::new(domain.id.map_or_else(unknown, |id| id.to_string())),
+            Cell::new(domain.kind.as_str()),
+            Cell::untrusted(&domain.name).at_most(64),
+        ]);
+    }
+    table
+}
+
+fn functions(out: &mut impl Write, event: &EventReport, one_domain: bool, limit: usize) -> io::Result<()> {
+    let mut hottest: Vec<(&DomainReport, &FunctionReport)> = event
+        .domains
+        .iter()
+        .flat_map(|domain| domain.functions.iter().map(move |function| (domain, function)))
+        .filter(|(_, function)| function.self_weight > 0)
+        .collect();
+    // Stable: what weighs the same stays in the report's order.
+    hottest.sort_by_key(|(_, function)| Reverse(function.self_weight));
+    let of = if one_domain { "domain's" } else { "machine's busy" };
+    writeln!(out, "\nHottest functions, in percent of the {of} {}", measure(event))?;
+    let (left, right) = (Align::Left, Align::Right);
+    let mut table = Table::new([
+        ("SELF", right),
+        ("TOTAL", right),
+        ("DOMAIN", left),
+        ("MODE", left),
+        ("MODULE", left),
+        ("FUNCTION", left),
+    ]);
+    for (domain, function) in hottest.iter().take(limit) {
+        let whole = if one_domain { domain.weight } else { event.weight };
+        table.row([
+            Cell::new(percent(share(function.self_weight, whole))).styled(Style::new().bold()),
+            Cell::new(percent(share(function.total, whole))),
+            Cell::untrusted(&domain.name).at_most(20),
+            Cell::new(function.mode.as_str()).styled(color(function.mode)),
+            Cell::untrusted(function.module.as_deref().unwrap_or("-")).at_most(24),
+            Cell::untrusted(&function.name),
+        ]);
+    }
+    table.write(out)?;
+    match hottest.len().saturating_sub(limit) {
+        0 => Ok(()),
+        more => writeln!(out, "  … and {} more (--limit)", grouped(more as u64)),
+    }
+}
+
+/// A label and what it labels, which may be untrusted, broken into lines between words.
+fn field(out: &mut impl Write, label: &str, text: &str, style: Style) -> io::Result<()> {
+    let bold = Style::new().bold();
+    write!(out, "{bold}{label:LABEL$}{bold:#}{style}")?;
+    let mut column = LABEL;
+    for (index, word) in Visible(text).to_string().split(' ').enumerate() {
+        let width = word.chars().count();
+        if index > 0 && column + 1 + width > WIDTH {
+            write!(out, "\n{:LABEL$}", "")?;
+            column = LABEL;
+        } else if index > 0 {
+            write!(out, " ")?;
+            column += 1;
+        }
+        write!(out, "{word}")?;
+        column += width;
+    }
+    writeln!(out, "{style:#}")
+}
+
+/// The colour of a mode: that of the flame graphs, as far as terminals have it.
+fn color(mode: Mode) -> Style {
+    match mode {
+        Mode::Hypervisor => AnsiColor::Red,
+        Mode::Kernel => AnsiColor::Yellow,
+        Mode::User => AnsiColor::Green,
+        Mode::Backend => AnsiColor::Magenta,
+    }
+    .on_default()
+}
+
+/// What weights are, in words.
+fn measure(event: &EventReport) -> String {
+    if event.unit == "ns" { "time".to_owned() } else { Visible(&event.unit).to_string() }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn long_fields_are_broken_between_words() {
+        let mut out = Vec::new();
+        field(&mut out, "Note", &"word ".repeat(30), Style::new()).unwrap();
+        let text = anstream::adapter::strip_bytes(&out).into_vec();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.lines().nth(1).unwrap().starts_with("          word"));
+    }
+}

@@ -1,0 +1,245 @@
+//! The command as a user runs it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use profile::{
+    AddressSpaceRoot, Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event,
+    EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Sample, Snapshot, Source, Space, Time, Uuid,
+    recording::{End, EndReason, Header, Host, Note, Writer},
+};
+use tempfile::TempDir;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A folder with a recording, `xenoscope.xsr`, of ten samples among two domains and the hypervisor.
+fn folder() -> TempDir {
+    let header = Header {
+        tool: "xenoscope 0.1.0".to_owned(),
+        started_unix_ns: 0,
+        started: Time(0),
+        host: Host {
+            hypervisor: "Xen 4.17.7".to_owned(),
+            build_id: None,
+            kernel: "6.1.0-25-amd64".to_owned(),
+            hostname: "lab".to_owned(),
+            cpus: 2,
+        },
+        events: vec![Event {
+            name: "cpu-clock".to_owned(),
+            unit: "ns".to_owned(),
+            source: Source::Timer,
+            rate_hz: 99.0,
+        }],
+        command: None,
+        options: BTreeMap::new(),
+    };
+    let mut writer = Writer::new(Vec::new(), &header).unwrap();
+    let (dom0, guest) = (DomainId(0), DomainId(1));
+    for (id, number, name, kind) in
+        [(dom0, 0, "Domain-0", DomainKind::Dom0), (guest, 3, "we\u{1b}[31mb", DomainKind::Pvh)]
+    {
+        let uuid = Some(Uuid([number as u8; 16]));
+        writer.domain(Domain { id, number, name: name.to_owned(), uuid, kind, vcpus: 1, from: Time(0) });
+    }
+    writer.note(Note { time: Time(SECOND / 2), text: "the symbols of db could not be read".to_owned() });
+
+    let user = Space::User(guest, AddressSpaceRoot(0x1000));
+    let code = [
+        (None, Mode::Hypervisor, Space::Hypervisor, "xen", "csched2_schedule", 1),
+        (Some(dom0), Mode::Kernel, Space::Kernel(dom0), "vmlinux", "schedule", 2),
+        (Some(guest), Mode::User, user, "nginx", "ngx_http\u{9b}_parse", 4),
+        (Some(guest), Mode::Backend, Space::Kernel(dom0), "xen_netback", "xenvif_tx", 3),
+    ];
+    let mut sequence = 0;
+    for (charged_to, mode, space, module, function, samples) in code {
+        let frame = Frame {
+            space,
+            address: CodeAddress::InstructionPointer(0x10),
+            function: Some(writer.name(function)),
+            module: Some(writer.name(module)),
+            offset: ImageOffset(0),
+        };
+        let frame = writer.frame(frame);
+        let chain = writer.chain(Chain { caller: None, frame });
+        for _ in 0..samples {
+            writer.sample(Sample {
+                time: Time(SECOND),
+                cpu: PhysCpu(0),
+                vcpu: None,
+                charged_to,
+                mode,
+                event: EventId(0),
+                weight: 10_000_000,
+                sequence,
+                chain,
+            });
+            sequence += 1;
+        }
+    }
+    let account = CpuAccount {
+        taken: 1_012,
+        written: 10,
+        filtered: 1_000,
+        lost: BTreeMap::from([(LossCause::RingFull, 2)]),
+        quiet_ns: 0,
+    };
+    writer.snapshot(Snapshot {
+        time: Time(2 * SECOND),
+        cpus: vec![(PhysCpu(0), account)],
+        idle_ns: 3 * SECOND,
+        domains: vec![DomainTime { domain: guest, cpu_ns: SECOND / 2 }],
+    });
+    let bytes = writer.finish(End { time: Time(2 * SECOND), reason: EndReason::Duration }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("xenoscope.xsr"), bytes).unwrap();
+    folder
+}
+
+fn xenoscope(folder: &Path, args: &[&str]) -> Output {
+    command(folder, args).output().unwrap()
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xenoscope"));
+    command.current_dir(folder).args(args).env_remove("CLICOLOR_FORCE");
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_report_as_text() {
+    let folder = folder();
+    let expected = r"
+Host      lab: Xen 4.17.7, kernel 6.1.0-25-amd64, 2 CPUs
+Duration  2.0 s
+Note      the symbols of db could not be read (at 0.5 s)
+
+Event     cpu-clock at 99 Hz per CPU, source timer
+Bias      interrupt-driven: code that runs with interrupts off is charged to the instruction that
+          turns them on
+Samples   10
+Idle      3.0 s of CPU time (75.0%)
+Lost      2 of 1,012 samples taken, 0.2%: ring-full 2; 1,000 filtered
+
+Domains, in percent of the machine's busy time
+  SHARE  HYPERVISOR  KERNEL   USER  BACKEND  SAMPLES  CPU S  ID  KIND        DOMAIN
+  70.0%        0.0%    0.0%  40.0%    30.0%        7    0.5   3  pvh         we\u{1b}[31mb
+  20.0%        0.0%   20.0%   0.0%     0.0%        2      -   0  dom0        Domain-0
+  10.0%       10.0%    0.0%   0.0%     0.0%        1      -   -  hypervisor  hypervisor
+
+Hottest functions, in percent of the machine's busy time
+   SELF  TOTAL  DOMAIN         MODE     MODULE       FUNCTION
+  40.0%  40.0%  we\u{1b}[31mb  user     nginx        ngx_http\u{9b}_parse
+  30.0%  30.0%  we\u{1b}[31mb  backend  xen_netback  xenvif_tx
+  20.0%  20.0%  Domain-0       kernel   vmlinux      schedule
+  … and 1 more (--limit)
+";
+    assert_eq!(stdout(&xenoscope(folder.path(), &["report", "--limit", "3"])), expected.trim_start());
+}
+
+#[test]
+fn the_report_on_one_domain() {
+    let folder = folder();
+    let text = stdout(&xenoscope(folder.path(), &["report", "--domain", "3"]));
+    assert!(text.contains("in percent of the domain's time\n"), "{text}");
+    assert!(text.contains("  57.1%  57.1%  we"), "{text}");
+    assert!(!text.contains("Domain-0"), "{text}");
+}
+
+#[test]
+fn the_report_as_json() {
+    let folder = folder();
+    let json = stdout(&xenoscope(folder.path(), &["report", "--json", "--domain", "Domain-0"]));
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["events"][0]["lost"]["ring-full"], 2);
+    assert_eq!(report["events"][0]["domains"].as_array().unwrap().len(), 1);
+    assert_eq!(report["events"][0]["domains"][0]["share"], 0.2);
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let folder = folder();
+    assert!(!stdout(&xenoscope(folder.path(), &["report"])).contains('\u{1b}'));
+    let forced = command(folder.path(), &["report"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(stdout(&forced).contains("\u{1b}[32m"));
+    assert!(!stdout(&forced).contains("\u{1b}[31mb"), "a guest's name must not steer the terminal");
+}
+
+#[test]
+fn unknown_domains_are_answered_with_the_known() {
+    let folder = folder();
+    for verb in ["report", "flamegraph"] {
+        let output = xenoscope(folder.path(), &[verb, "--domain", "mail"]);
+        assert_eq!(output.status.code(), Some(1));
+        let error = stderr(&output);
+        assert!(
+            error.starts_with("xenoscope: error: no domain \"mail\" in this recording; there are: "),
+            "{error}"
+        );
+        assert!(error.contains("Domain-0 (0)"), "{error}");
+    }
+}
+
+#[test]
+fn errors_name_the_file_and_the_cause() {
+    let folder = folder();
+    let output = xenoscope(folder.path(), &["report", "-i", "absent.xsr"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(error.starts_with("xenoscope: error: could not open absent.xsr: No such file"), "{error}");
+    assert_eq!(xenoscope(folder.path(), &["report", "--limit", "many"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_torn_recording_is_read_and_said_to_be_torn() {
+    let folder = folder();
+    let file = folder.path().join("xenoscope.xsr");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 3]).unwrap();
+    let text = stdout(&xenoscope(folder.path(), &["report"]));
+    assert!(text.contains("Duration  2.0 s, up to where the recording is cut\n"), "{text}");
+    assert!(text.contains("Samples   10\n"), "{text}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let folder = folder();
+    for args in [&["report"][..], &["report", "--json"], &["flamegraph", "-o", "-"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(folder.path(), args).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), &*stderr(&output)), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn flame_graphs_go_where_they_are_told() {
+    let folder = folder();
+    assert!(xenoscope(folder.path(), &["flamegraph"]).status.success());
+    let machine = fs::read_to_string(folder.path().join("xenoscope.svg")).unwrap();
+    assert!(machine.contains("csched2_schedule") && machine.contains("Domain-0"));
+
+    let domain = stdout(&xenoscope(folder.path(), &["flamegraph", "--domain", "3", "-o", "-"]));
+    assert!(domain.contains("xenvif_tx") && !domain.contains("csched2_schedule"));
+
+    let each = xenoscope(folder.path(), &["flamegraph", "--per-domain", "--output-dir", "svg"]);
+    assert!(each.status.success(), "{}", stderr(&each));
+    let mut files: Vec<_> =
+        fs::read_dir(folder.path().join("svg")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["Domain-0.svg", "hypervisor.svg", "we__31mb.svg"]);
+}

@@ -1,0 +1,133 @@
+//! What was taken and what was not, kept while recording.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+};
+
+use hv_shim::Sampling;
+use profile::{
+    CpuAccount, PhysCpu, Snapshot, Time,
+    recording::{Note, Writer},
+};
+
+use crate::domains::Domains;
+
+/// The books of a session.
+pub(crate) struct Books {
+    cpus: Vec<PhysCpu>,
+    /// Samples left out by the user's wish, by ring: the shim has handed them out.
+    filtered: Vec<u64>,
+    idle_before: Vec<u64>,
+    idle_ns: u64,
+}
+
+/// Sums over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) written: u64,
+    pub(crate) lost: u64,
+}
+
+impl Books {
+    pub(crate) fn new(cpus: Vec<PhysCpu>, idle_before: Vec<u64>) -> Self {
+        Self { filtered: vec![0; cpus.len()], cpus, idle_before, idle_ns: 0 }
+    }
+
+    pub(crate) fn filter(&mut self, ring: usize) {
+        self.filtered[ring] += 1;
+    }
+
+    /// Takes the CPUs' idle times as the hypervisor shows them now.
+    pub(crate) fn update_idle(&mut self, idle_ns: &[u64]) {
+        let since = idle_ns.iter().zip(&self.idle_before).map(|(now, before)| now.saturating_sub(*before));
+        self.idle_ns = since.sum();
+    }
+
+    fn account(&self, ring: usize, sampling: &dyn Sampling) -> CpuAccount {
+        let mut account = sampling.account(ring);
+        account.filtered += self.filtered[ring];
+        account.written -= self.filtered[ring];
+        account
+    }
+
+    pub(crate) fn snapshot(&self, time: Time, domains: &Domains, sampling: &dyn Sampling) -> Snapshot {
+        let account = |(ring, cpu): (usize, &PhysCpu)| (*cpu, self.account(ring, sampling));
+        Snapshot {
+            time,
+            cpus: self.cpus.iter().enumerate().map(account).collect(),
+            idle_ns: self.idle_ns,
+            domains: domains.times(),
+        }
+    }
+
+    pub(crate) fn totals(&self, sampling: &dyn Sampling) -> Totals {
+        let accounts = (0..self.cpus.len()).map(|ring| self.account(ring, sampling));
+        accounts.fold(Totals::default(), |sum, account| Totals {
+            written: sum.written + account.written,
+            lost: sum.lost + account.lost_total(),
+        })
+    }
+}
+
+/// Notes whatever does not balance once all has been read: the counts of the shim against the sequence numbers that
+/// arrived.
+pub(crate) fn check<W: Write>(snapshot: &Snapshot, sequences: &Sequences, writer: &mut Writer<W>) {
+    for (cpu, account) in &snapshot.cpus {
+        let missing = sequences.missing(*cpu, account.taken);
+        if !account.balances() || missing != account.lost_total() {
+            let text = format!(
+                "the books of {cpu} do not balance: {} samples taken, {} written, {} filtered, {} counted as lost, \
+                 {missing} missing by their sequence numbers",
+                account.taken,
+                account.written,
+                account.filtered,
+                account.lost_total(),
+            );
+            writer.note(Note { time: snapshot.time, text });
+        }
+    }
+}
+
+/// Which sequence numbers have arrived from each CPU.
+#[derive(Default)]
+pub(crate) struct Sequences(BTreeMap<PhysCpu, Arrived>);
+
+#[derive(Default)]
+struct Arrived {
+    next: u64,
+    missing: u64,
+}
+
+impl Sequences {
+    /// Takes a sample's number. Numbers that come twice or late can only be damage, and make the books not balance.
+    pub(crate) fn arrive(&mut self, cpu: PhysCpu, sequence: u64) {
+        let arrived = self.0.entry(cpu).or_default();
+        arrived.missing = arrived.missing.wrapping_add(sequence.wrapping_sub(arrived.next));
+        arrived.next = sequence.wrapping_add(1);
+    }
+
+    /// How many of `taken` samples never arrived.
+    fn missing(&self, cpu: PhysCpu, taken: u64) -> u64 {
+        match self.0.get(&cpu) {
+            Some(arrived) => arrived.missing.wrapping_add(taken.wrapping_sub(arrived.next)),
+            None => taken,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_in_the_sequence_are_what_is_missing() {
+        let mut sequences = Sequences::default();
+        for sequence in [0, 1, 4, 5, 9] {
+            sequences.arrive(PhysCpu(3), sequence);
+        }
+        // 2, 3, 6, 7, 8 and, of twelve taken, 10 and 11.
+        assert_eq!(sequences.missing(PhysCpu(3), 12), 7);
+        assert_eq!(sequences.missing(PhysCpu(0), 5), 5);
+    }
+}

@@ -1,0 +1,291 @@
+//! Which domain a number means, while domains come and go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+};
+
+use hv_shim::DomainState;
+use profile::{
+    Domain, DomainId, DomainKind, DomainTime, Time,
+    recording::{Note, Writer},
+};
+
+/// All domains of a recording, living and dead.
+pub(crate) struct Domains {
+    filter: Filter,
+    known: Vec<Known>,
+    /// The living, by the hypervisor's number.
+    living: BTreeMap<u32, DomainId>,
+}
+
+struct Known {
+    domain: Domain,
+    wanted: bool,
+    /// CPU time that it had when it was first seen here.
+    cpu_ns_before: u64,
+    /// CPU time since, as last seen.
+    cpu_ns: u64,
+}
+
+/// Which domains are recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Filter {
+    /// All of them, and the hypervisor's own work.
+    #[default]
+    All,
+    /// Those that one of these texts names, or is the number of.
+    Named(BTreeSet<String>),
+}
+
+impl Filter {
+    fn wants(&self, domain: &Domain) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => {
+                names.contains(&domain.name) || names.contains(&domain.number.to_string())
+            }
+        }
+    }
+
+    /// Whether the hypervisor's own work is recorded: it belongs to no domain.
+    pub(crate) fn wants_nobodys(&self) -> bool {
+        *self == Self::All
+    }
+}
+
+impl Domains {
+    pub(crate) fn new(filter: Filter) -> Self {
+        Self { filter, known: Vec::new(), living: BTreeMap::new() }
+    }
+
+    /// Takes the list of the domains that live now. `first` is true for the list from before sampling began: what
+    /// those domains had used by then is not of this recording.
+    pub(crate) fn update<W: Write>(
+        &mut self,
+        states: &[DomainState],
+        now: Time,
+        first: bool,
+        writer: &mut Writer<W>,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        let gone: Vec<u32> = self
+            .living
+            .iter()
+            .filter(|(number, id)| !states.iter().any(|state| self.is_same(**id, **number, state)))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            let id = self.living.remove(&number).expect("taken from this map");
+            writer.domain_gone(id, now);
+            changes.gone.push(id);
+        }
+        for state in states {
+            let id = match self.living.get(&state.number) {
+                Some(&id) => id,
+                None => {
+                    let id = self.add(state, now, if first { state.cpu_ns } else { 0 });
+                    changes.born.push(id);
+                    id
+                }
+            };
+            let known = &mut self.known[id.0 as usize];
+            let known_better = known.domain.name != state.name || known.domain.vcpus != state.vcpus;
+            if known_better {
+                known.domain.name.clone_from(&state.name);
+                known.domain.vcpus = state.vcpus;
+                known.wanted = self.filter.wants(&known.domain);
+            }
+            known.cpu_ns = state.cpu_ns.saturating_sub(known.cpu_ns_before);
+            if known_better || changes.born.last() == Some(&id) {
+                writer.domain(known.domain.clone());
+            }
+            if known_better && !changes.born.contains(&id) {
+                changes.born.push(id);
+            }
+        }
+        changes
+    }
+
+    fn is_same(&self, id: DomainId, number: u32, state: &DomainState) -> bool {
+        state.number == number && state.uuid == self.known[id.0 as usize].domain.uuid
+    }
+
+    fn add(&mut self, state: &DomainState, now: Time, cpu_ns_before: u64) -> DomainId {
+        let id = DomainId(self.known.len() as u32);
+        let domain = Domain {
+            id,
+            number: state.number,
+            name: state.name.clone(),
+            uuid: state.uuid,
+            kind: state.kind,
+            vcpus: state.vcpus,
+            from: now,
+        };
+        let wanted = self.filter.wants(&domain);
+        self.known.push(Known { domain, wanted, cpu_ns_before, cpu_ns: 0 });
+        self.living.insert(state.number, id);
+        id
+    }
+
+    /// The living domain of a number.
+    pub(crate) fn of_number(&self, number: u32) -> Option<DomainId> {
+        self.living.get(&number).copied()
+    }
+
+    /// A domain that was sampled but never listed: it was born and died between two looks.
+    pub(crate) fn add_unlisted<W: Write>(
+        &mut self,
+        number: u32,
+        now: Time,
+        writer: &mut Writer<W>,
+    ) -> DomainId {
+        let state = DomainState {
+            number,
+            name: format!("domain-{number}"),
+            uuid: None,
+            kind: DomainKind::Pv,
+            vcpus: 0,
+            cpu_ns: 0,
+        };
+        let id = self.add(&state, now, 0);
+        writer.domain(self.domain(id).clone());
+        let text = format!(
+            "domain {number} came and went between two looks at the list of domains: its name and kind are not known"
+        );
+        writer.note(Note { time: now, text });
+        id
+    }
+
+    pub(crate) fn domain(&self, id: DomainId) -> &Domain {
+        &self.known[id.0 as usize].domain
+    }
+
+    /// Whether samples of a domain (none: the hypervisor's own) are recorded.
+    pub(crate) fn is_wanted(&self, id: Option<DomainId>) -> bool {
+        match id {
+            Some(id) => self.known[id.0 as usize].wanted,
+            None => self.filter.wants_nobodys(),
+        }
+    }
+
+    /// Texts of the filter that no domain ever answered to.
+    pub(crate) fn unmatched(&self) -> Vec<String> {
+        let Filter::Named(names) = &self.filter else { return Vec::new() };
+        let answers = |text: &String| {
+            self.known.iter().any(|known| known.domain.name == *text || known.domain.number.to_string() == *text)
+        };
+        names.iter().filter(|text| !answers(text)).cloned().collect()
+    }
+
+    /// The CPU time of all domains since sampling began, or since they were born.
+    pub(crate) fn times(&self) -> Vec<DomainTime> {
+        let time = |known: &Known| DomainTime { domain: known.domain.id, cpu_ns: known.cpu_ns };
+        self.known.iter().map(time).collect()
+    }
+}
+
+/// What a new list of domains changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Domains that are new, or are known by another name than before.
+    pub(crate) born: Vec<DomainId>,
+    /// Domains that are no more.
+    pub(crate) gone: Vec<DomainId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use profile::{
+        Uuid,
+        recording::{Header, Host},
+    };
+
+    use super::*;
+
+    fn state(number: u32, name: &str, uuid: u8, cpu_ns: u64) -> DomainState {
+        DomainState {
+            number,
+            name: name.into(),
+            uuid: Some(Uuid([uuid; 16])),
+            kind: DomainKind::Pv,
+            vcpus: 1,
+            cpu_ns,
+        }
+    }
+
+    fn writer() -> Writer<Vec<u8>> {
+        let host = Host {
+            hypervisor: String::new(),
+            build_id: None,
+            kernel: String::new(),
+            hostname: String::new(),
+            cpus: 1,
+        };
+        let header = Header {
+            tool: String::new(),
+            started_unix_ns: 0,
+            started: Time(0),
+            host,
+            events: Vec::new(),
+            command: None,
+            options: BTreeMap::new(),
+        };
+        Writer::new(Vec::new(), &header).unwrap()
+    }
+
+    #[test]
+    fn a_number_that_is_handed_out_again_is_another_domain() {
+        let (mut domains, mut writer) = (Domains::new(Filter::All), writer());
+        domains.update(&[state(3, "web", 1, 100)], Time(0), true, &mut writer);
+        let first = domains.of_number(3).unwrap();
+        let changes = domains.update(&[state(3, "db", 2, 40)], Time(9), false, &mut writer);
+        let second = domains.of_number(3).unwrap();
+        assert_eq!(changes, Changes { born: vec![second], gone: vec![first] });
+        assert_ne!(first, second);
+        assert_eq!(domains.domain(second).name, "db");
+    }
+
+    #[test]
+    fn cpu_time_counts_from_the_start_or_from_birth() {
+        let (mut domains, mut writer) = (Domains::new(Filter::All), writer());
+        domains.update(&[state(0, "Domain-0", 0, 1_000)], Time(0), true, &mut writer);
+        domains.update(
+            &[state(0, "Domain-0", 0, 1_700), state(5, "new", 5, 300)],
+            Time(1),
+            false,
+            &mut writer,
+        );
+        let times: Vec<u64> = domains.times().iter().map(|time| time.cpu_ns).collect();
+        assert_eq!(times, [700, 300]);
+        // The dead keep what they had.
+        domains.update(&[state(0, "Domain-0", 0, 1_800)], Time(2), false, &mut writer);
+        let times: Vec<u64> = domains.times().iter().map(|time| time.cpu_ns).collect();
+        assert_eq!(times, [800, 300]);
+    }
+
+    #[test]
+    fn the_filter_takes_names_and_numbers_and_notices_late_names() {
+        let filter = Filter::Named(["web".into(), "7".into(), "nobody".into()].into());
+        let (mut domains, mut writer) = (Domains::new(filter), writer());
+        domains.update(
+            &[state(2, "domain-2", 2, 0), state(7, "db", 7, 0)],
+            Time(0),
+            true,
+            &mut writer,
+        );
+        let (two, seven) = (domains.of_number(2), domains.of_number(7));
+        assert!(!domains.is_wanted(two) && domains.is_wanted(seven) && !domains.is_wanted(None));
+        let changes = domains.update(
+            &[state(2, "web", 2, 0), state(7, "db", 7, 0)],
+            Time(1),
+            false,
+            &mut writer,
+        );
+        assert!(domains.is_wanted(two));
+        assert_eq!(changes.born, [two.unwrap()]);
+        assert_eq!(domains.unmatched(), ["nobody"]);
+    }
+}

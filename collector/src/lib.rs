@@ -1,0 +1,18 @@
+//! A session: from the shim's rings to a recording.
+//!
+//! Comes in: a [`hv_shim::Hypervisor`], what the user wants ([`Options`]), and symbols. Goes out: a recording in
+//! which every sample is named, every domain known, and every loss counted. Not here: how samples are taken
+//! (`hv-shim`), what an address is called (`symbolizer`), what the file looks like (`profile::recording`).
+//!
+//! Samples are merged by time ([`merge`]), charged to domains that come and go ([`domains`]), and named while their
+//! guests still live ([`naming`]).
+#![forbid(unsafe_code)]
+
+mod books;
+mod domains;
+mod merge;
+mod naming;
+mod session;
+
+pub use domains::Filter;
+pub use session::{CollectError, Options, Progress, Summary, record};

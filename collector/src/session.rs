@@ -1,0 +1,369 @@
+//! One recording from its first to its last sample.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use hv_shim::{DomainState, Hypervisor, Request, Sampling, ShimError, Taken};
+use profile::{
+    CodeAddress, Domain, Mode, Sample, Space, Time, VcpuId,
+    recording::{End, EndReason, Header, Host, Note, RecordingError, Writer},
+};
+use symbolizer::{SymbolTable, Symbolizer};
+
+use crate::{
+    books::{self, Books, Sequences},
+    domains::{Domains, Filter},
+    merge::{Merger, Timed},
+    naming::Namer,
+};
+
+/// How often the rings are drained and the lease renewed: a ring of the default size holds seconds.
+const DRAIN_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the domains are listed.
+const LIST_EVERY: Duration = Duration::from_millis(250);
+
+/// How much of a recording a killed collector may take along.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// What is recorded, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the shim is asked for.
+    pub request: Request,
+    /// Which domains.
+    pub filter: Filter,
+    /// The program and its version, for the recording's header.
+    pub tool: String,
+    /// The kernel's release and the host's name, for the same.
+    pub kernel: String,
+    /// See `kernel`.
+    pub hostname: String,
+    /// The command whose life is recorded, for the same.
+    pub command: Option<Vec<String>>,
+    /// What the user asked for besides, for the same.
+    pub options: BTreeMap<String, String>,
+}
+
+/// What the caller of [`record`] decides and provides while it runs.
+pub trait Progress {
+    /// Sampling has begun: the command that is to be recorded can be started.
+    fn started(&mut self) -> io::Result<()>;
+
+    /// Asked every few milliseconds: a reason ends the recording.
+    fn should_end(&mut self) -> Option<EndReason>;
+
+    /// Told about once a second.
+    fn so_far(&mut self, samples: u64, lost: u64, elapsed: Duration);
+
+    /// A domain appeared, or goes by another name: adds what symbols there are for it.
+    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<(), String>;
+}
+
+/// What a recording came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Samples written.
+    pub samples: u64,
+    /// Samples lost.
+    pub lost: u64,
+    /// From the first to the last moment of sampling.
+    pub elapsed: Duration,
+    /// Why it ended.
+    pub reason: EndReason,
+    /// How long the machine stood still at most when the shim was put in place.
+    pub load_pause: Option<Duration>,
+    /// How long the machine stood still at most when the shim was taken out.
+    pub unload_pause: Option<Duration>,
+    /// What the user should know; in the recording too.
+    pub notes: Vec<String>,
+}
+
+/// Why a recording failed. Whatever was written is readable, and the shim is out again.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The hypervisor or the shim.
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    /// The file.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// The hypervisor's own symbols make no sense.
+    #[error("Xen's own symbols can't be used: {0}")]
+    Symbols(symbolizer::ParseError),
+    /// The command.
+    #[error("the command could not be started: {0}")]
+    Command(io::Error),
+}
+
+/// Records until `progress` says that it is enough, into `sink`.
+pub fn record<W: Write>(
+    hypervisor: &mut dyn Hypervisor,
+    options: &Options,
+    sink: W,
+    progress: &mut dyn Progress,
+) -> Result<Summary, CollectError> {
+    let symbols = hypervisor_symbols(hypervisor)?;
+    let host = host(hypervisor, options)?;
+    let states = hypervisor.domains()?;
+    let sampling = hypervisor.sample(&options.request)?;
+    let header = header(host, options, &*sampling);
+    let mut session = Session {
+        clock: Clock { origin: Instant::now(), started: sampling.started() },
+        books: Books::new(sampling.cpus(), hypervisor.idle_ns()?),
+        merger: Merger::new(sampling.cpus().len(), sampling.started()),
+        namer: Namer::new(symbols),
+        domains: Domains::new(options.filter.clone()),
+        sequences: Sequences::default(),
+        writer: Writer::new(sink, &header)?,
+        notes: Vec::new(),
+        hypervisor,
+        sampling,
+    };
+    session.sampling.renew();
+    // Listed before sampling began and again now: who was born in between counts from birth.
+    session.take_domains(&states, true, progress);
+    session.list_domains(progress)?;
+    for note in session.sampling.notes() {
+        session.note(note);
+    }
+    let load_pause = session.sampling.load_pause();
+    progress.started().map_err(CollectError::Command)?;
+    let reason = session.run(progress)?;
+    let mut summary = session.end(reason)?;
+    summary.load_pause = load_pause;
+    Ok(summary)
+}
+
+fn hypervisor_symbols(hypervisor: &dyn Hypervisor) -> Result<Symbolizer, CollectError> {
+    let symbols = hypervisor.symbols()?;
+    let rows = symbols.iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name.as_str()));
+    let mut symbolizer = Symbolizer::default();
+    symbolizer.set_hypervisor(SymbolTable::from_xen(rows).map_err(CollectError::Symbols)?);
+    Ok(symbolizer)
+}
+
+fn host(hypervisor: &dyn Hypervisor, options: &Options) -> Result<Host, CollectError> {
+    let host = hypervisor.host()?;
+    Ok(Host {
+        hypervisor: host.hypervisor,
+        build_id: host.build_id,
+        kernel: options.kernel.clone(),
+        hostname: options.hostname.clone(),
+        cpus: host.cpus,
+    })
+}
+
+fn header(host: Host, options: &Options, sampling: &dyn Sampling) -> Header {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Header {
+        tool: options.tool.clone(),
+        started_unix_ns: unix.as_nanos() as u64,
+        started: sampling.started(),
+        host,
+        events: sampling.events(),
+        command: options.command.clone(),
+        options: options.options.clone(),
+    }
+}
+
+/// The samples' clock, read from here: both are the hypervisor's, and begin together.
+struct Clock {
+    origin: Instant,
+    started: Time,
+}
+
+impl Clock {
+    fn now(&self) -> Time {
+        Time(self.started.0 + self.origin.elapsed().as_nanos() as u64)
+    }
+}
+
+/// A sample on its way, with the ring that it came from.
+struct Pending {
+    ring: usize,
+    taken: Taken,
+}
+
+impl Timed for Pending {
+    fn time(&self) -> Time {
+        self.taken.time
+    }
+}
+
+struct Session<'a, W: Write> {
+    hypervisor: &'a mut dyn Hypervisor,
+    sampling: Box<dyn Sampling>,
+    clock: Clock,
+    merger: Merger<Pending>,
+    domains: Domains,
+    namer: Namer,
+    books: Books,
+    sequences: Sequences,
+    writer: Writer<W>,
+    notes: Vec<String>,
+}
+
+impl<W: Write> Session<'_, W> {
+    fn run(&mut self, progress: &mut dyn Progress) -> Result<EndReason, CollectError> {
+        let mut listed = Instant::now();
+        let mut flushed = Instant::now();
+        loop {
+            if let Some(reason) = progress.should_end() {
+                return Ok(reason);
+            }
+            thread::sleep(DRAIN_EVERY);
+            self.sampling.renew();
+            self.drain();
+            if listed.elapsed() >= LIST_EVERY {
+                self.list_domains(progress)?;
+                listed = Instant::now();
+            }
+            self.write_ready(progress)?;
+            if flushed.elapsed() >= FLUSH_EVERY {
+                self.flush()?;
+                let totals = self.books.totals(&*self.sampling);
+                progress.so_far(totals.written, totals.lost, self.clock.origin.elapsed());
+                flushed = Instant::now();
+            }
+        }
+    }
+
+    fn end(mut self, reason: EndReason) -> Result<Summary, CollectError> {
+        self.sampling.quiesce()?;
+        let elapsed = self.clock.origin.elapsed();
+        // The hypervisor's books of the same interval, before anything else is done.
+        let states = self.hypervisor.domains()?;
+        self.domains.update(&states, self.clock.now(), false, &mut self.writer);
+        self.books.update_idle(&self.hypervisor.idle_ns()?);
+        self.drain();
+        let rest: Vec<Pending> = self.merger.rest().collect();
+        for pending in rest {
+            self.write(pending);
+        }
+        for text in self.domains.unmatched() {
+            self.note(format!("no domain was called {text}, nor had that number"));
+        }
+        let time = Time(self.clock.started.0 + elapsed.as_nanos() as u64);
+        let snapshot = self.books.snapshot(time, &self.domains, &*self.sampling);
+        books::check(&snapshot, &self.sequences, &mut self.writer);
+        let quiet: u64 = snapshot.cpus.iter().map(|(_, account)| account.quiet_ns).sum();
+        if quiet > 0 {
+            self.note(format!(
+                "nothing was sampled for {:.1} s of CPU time, because the collector did not run",
+                quiet as f64 / 1e9
+            ));
+        }
+        self.writer.snapshot(snapshot);
+        let totals = self.books.totals(&*self.sampling);
+        // The file first: nothing that happens now may cost it.
+        self.writer.flush()?;
+        self.writer.finish(End { time, reason: reason.clone() })?;
+        let stopped = self.sampling.stop()?;
+        Ok(Summary {
+            samples: totals.written,
+            lost: totals.lost,
+            elapsed,
+            reason,
+            load_pause: None,
+            unload_pause: stopped.pause,
+            notes: self.notes,
+        })
+    }
+
+    /// Empties all rings into the merger.
+    fn drain(&mut self) {
+        for ring in 0..self.sampling.cpus().len() {
+            let merger = &mut self.merger;
+            let watermark = self.sampling.drain(ring, &mut |taken| merger.push(ring, Pending { ring, taken }));
+            self.merger.advance(ring, watermark);
+        }
+    }
+
+    fn list_domains(&mut self, progress: &mut dyn Progress) -> Result<(), CollectError> {
+        let states = self.hypervisor.domains()?;
+        self.take_domains(&states, false, progress);
+        Ok(())
+    }
+
+    fn take_domains(&mut self, states: &[DomainState], first: bool, progress: &mut dyn Progress) {
+        let changes = self.domains.update(states, self.clock.now(), first, &mut self.writer);
+        for id in changes.gone {
+            self.namer.forget(id);
+            self.namer.symbolizer.forget(id);
+        }
+        for id in changes.born {
+            self.namer.forget(id);
+            self.namer.symbolizer.forget(id);
+            let domain = self.domains.domain(id).clone();
+            if let Err(text) = progress.symbols(&domain, &mut self.namer.symbolizer) {
+                self.note(text);
+            }
+        }
+    }
+
+    /// Writes what is complete. A domain that is not known yet is looked for first.
+    fn write_ready(&mut self, progress: &mut dyn Progress) -> Result<(), CollectError> {
+        let ready: Vec<Pending> = self.merger.ready().collect();
+        let unknown = |pending: &Pending| {
+            pending.taken.vcpu.is_some_and(|(number, _)| self.domains.of_number(number).is_none())
+        };
+        if ready.iter().any(unknown) {
+            self.list_domains(progress)?;
+        }
+        for pending in ready {
+            self.write(pending);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, Pending { ring, taken }: Pending) {
+        let cpu = self.sampling.cpus()[ring];
+        self.sequences.arrive(cpu, taken.sequence);
+        let vcpu = taken.vcpu.map(|(number, index)| VcpuId {
+            domain: match self.domains.of_number(number) {
+                Some(id) => id,
+                None => self.domains.add_unlisted(number, taken.time, &mut self.writer),
+            },
+            index,
+        });
+        let charged_to = vcpu.map(|vcpu| vcpu.domain);
+        if !self.domains.is_wanted(charged_to) {
+            return self.books.filter(ring);
+        }
+        let space = match (taken.mode, charged_to) {
+            (Mode::Kernel, Some(domain)) => Space::Kernel(domain),
+            (Mode::User, Some(domain)) => Space::User(domain, taken.root),
+            _ => Space::Hypervisor,
+        };
+        let address = CodeAddress::InstructionPointer(taken.instruction_pointer);
+        let chain = self.namer.chain(space, address, &mut self.writer);
+        self.writer.sample(Sample {
+            time: taken.time,
+            cpu,
+            vcpu,
+            charged_to,
+            mode: taken.mode,
+            event: taken.event,
+            weight: taken.weight,
+            sequence: taken.sequence,
+            chain,
+        });
+    }
+
+    fn flush(&mut self) -> Result<(), CollectError> {
+        self.books.update_idle(&self.hypervisor.idle_ns()?);
+        let snapshot = self.books.snapshot(self.clock.now(), &self.domains, &*self.sampling);
+        self.writer.snapshot(snapshot);
+        Ok(self.writer.flush()?)
+    }
+
+    fn note(&mut self, text: String) {
+        self.writer.note(Note { time: self.clock.now(), text: text.clone() });
+        self.notes.push(text);
+    }
+}

@@ -1,0 +1,142 @@
+//! Drawing, by inferno.
+
+use std::{fmt::Write, io};
+
+use analysis::{EventReport, Layer, Report, Stack, Visible};
+use inferno::flamegraph::{Options, TextTruncateDirection, color::BackgroundColor, from_lines};
+
+use crate::{color::Palette, label};
+
+/// Frames of less than so many percent of the width are left out: at 1200 pixels they are hardly a pixel wide, and
+/// they would make the files of big profiles a hundred times larger.
+const MIN_WIDTH_PERCENT: f64 = 0.1;
+
+/// The pictures of one event.
+#[derive(Debug)]
+pub struct Pictures<'a> {
+    event: &'a EventReport,
+    hostname: String,
+    /// What the subtitles say before and after the number of samples.
+    taken_how: String,
+    loss: String,
+    labels: Vec<String>,
+    stacks: Vec<Stack>,
+}
+
+/// A picture could not be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureError {
+    /// There is nothing to see.
+    #[error("there are no samples of {of}")]
+    NoSamples {
+        /// What was to be drawn.
+        of: String,
+    },
+    /// The weights cannot be added up.
+    #[error("the weights of {of} are too large to be drawn")]
+    TooHeavy {
+        /// What was to be drawn.
+        of: String,
+    },
+    /// The drawing failed.
+    #[error("could not draw {of}")]
+    Draw {
+        /// What was to be drawn.
+        of: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl<'a> Pictures<'a> {
+    /// Prepares the pictures of `event`, which is one of `report`'s, from its stacks.
+    pub fn new(report: &Report, event: &'a EventReport, stacks: impl IntoIterator<Item = Stack>) -> Self {
+        Self {
+            event,
+            hostname: Visible(&report.host.hostname).to_string(),
+            taken_how: taken_how(report, event),
+            loss: loss(report, event),
+            labels: label::domain_labels(&event.domains),
+            stacks: stacks.into_iter().collect(),
+        }
+    }
+
+    /// The whole machine, its domains at the roots.
+    pub fn machine(&self) -> Result<Vec<u8>, PictureError> {
+        let rooted = self.stacks.iter().map(|stack| (Some(&*self.labels[stack.domain]), stack));
+        self.draw("all domains", &self.event.samples.to_string(), rooted)
+    }
+
+    /// One domain, given by its index in [`EventReport::domains`].
+    pub fn domain(&self, index: usize) -> Result<Vec<u8>, PictureError> {
+        let own = self.stacks.iter().filter(|stack| stack.domain == index);
+        let samples = format!("{} of {}", self.event.domains[index].samples, self.event.samples);
+        self.draw(&self.labels[index], &samples, own.map(|stack| (None, stack)))
+    }
+
+    fn draw<'s>(
+        &self,
+        subject: &str,
+        samples: &str,
+        stacks: impl Iterator<Item = (Option<&'s str>, &'s Stack)>,
+    ) -> Result<Vec<u8>, PictureError> {
+        let of = || subject.to_owned();
+        let mut palette = Palette::new();
+        let mut total = 0u64;
+        let mut lines = Vec::new();
+        for (root, stack) in stacks {
+            total = total.checked_add(stack.weight).ok_or_else(|| PictureError::TooHeavy { of: of() })?;
+            lines.push(fold(root, stack, &mut palette));
+        }
+        if total == 0 {
+            return Err(PictureError::NoSamples { of: of() });
+        }
+        let mut options = Options::default();
+        options.title = format!("{}: {subject}", self.hostname);
+        options.subtitle = Some(format!("{}: {samples} samples, {}", self.taken_how, self.loss));
+        options.count_name = Visible(&self.event.unit).to_string();
+        options.min_width = MIN_WIDTH_PERCENT;
+        options.bgcolors = Some(BackgroundColor::Grey);
+        options.text_truncate_direction = TextTruncateDirection::Right;
+        options.palette_map = Some(palette.as_mut());
+        let mut svg = Vec::new();
+        from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
+            .map_err(|source| PictureError::Draw { of: of(), source })?;
+        Ok(svg)
+    }
+}
+
+/// A stack as a line of inferno's; its frames' colours are entered.
+fn fold(root: Option<&str>, stack: &Stack, palette: &mut Palette) -> String {
+    let mut line = String::new();
+    if let Some(root) = root {
+        palette.enter(root, None);
+        line.push_str(root);
+    }
+    for Layer { name, mode } in &stack.layers {
+        let text = label::function(name, *mode);
+        palette.enter(&text, Some(*mode));
+        if !line.is_empty() {
+            line.push(';');
+        }
+        line.push_str(&text);
+    }
+    write!(line, " {}", stack.weight).expect("strings take all that is written");
+    line
+}
+
+/// How the samples came about.
+fn taken_how(report: &Report, event: &EventReport) -> String {
+    let EventReport { name, rate_hz, source, .. } = event;
+    format!("{:.1} s of {} at {rate_hz} Hz from {source}", report.duration_s, Visible(name))
+}
+
+/// How many samples there should have been besides.
+fn loss(report: &Report, event: &EventReport) -> String {
+    let lost: u64 = event.lost.values().fold(0, |sum, &count| sum.saturating_add(count));
+    let loss = match event.taken {
+        Some(taken) => format!("{lost} of {taken} lost"),
+        None => "loss unknown".to_owned(),
+    };
+    if report.complete { loss } else { loss + ", not finished" }
+}

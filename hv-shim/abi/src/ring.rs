@@ -1,0 +1,256 @@
+//! One CPU's ring: where its words stand, and the two halves of the protocol.
+//!
+//! The data pages are one circle of words. Positions count words from the beginning of time and are never reduced;
+//! a word's place is its position modulo the circle's size. The producer owns `[head, tail + size)`, the consumer
+//! `[tail, head)`:
+//!
+//! * the producer writes a record's words, then stores `head` with `Release`; the consumer loads `head` with
+//!   `Acquire` before it reads them;
+//! * the consumer reads a record's words, then stores `tail` with `Release`; the producer loads `tail` with
+//!   `Acquire` before it writes over them.
+//!
+//! A record is never torn by the circle's end: positions are words, and records are whole words. When a record does
+//! not fit, it is the *newest* that is dropped and counted, so that what is in the ring stays in order.
+
+use core::sync::atomic::compiler_fence;
+
+use crate::{AtomicU64, Ordering, PAGE_WORDS, record};
+
+/// Why the producer did not write a sample. The discriminants are the indexes of [`RingHeader::lost`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Loss {
+    /// The ring was full.
+    Full = 0,
+    /// The sampling interrupt came while this CPU was writing a sample.
+    Nested = 1,
+    /// The consumer's position lies outside of what it may be.
+    Damaged = 2,
+}
+
+/// How many loss counters a header has room for.
+pub const LOSS_CAUSES: usize = 8;
+
+/// A watermark of a CPU that takes no samples now: idle, or quiet. Whoever merges may take it for the latest
+/// watermark of any other CPU that was read before this one.
+pub const WATERMARK_ASLEEP: u64 = u64::MAX;
+
+/// Pads what one side writes often to a line that the other side's words do not share (two lines: the neighbour is
+/// fetched along).
+#[repr(C, align(128))]
+pub struct Line<T>(pub T);
+
+/// What the producer tells; read-only to dom0.
+#[repr(C)]
+pub struct RingHeader {
+    /// The CPU whose ring this is.
+    pub cpu: AtomicU64,
+    /// Words in the circle.
+    pub size: AtomicU64,
+    /// The position behind the last whole record.
+    pub head: Line<AtomicU64>,
+    /// No later record of this CPU has an earlier time than this, or [`WATERMARK_ASLEEP`].
+    pub watermark: Line<AtomicU64>,
+    /// The counts: written before `head`, so that whoever has read `head` sees no less than belongs to it.
+    pub counts: Line<Counts>,
+}
+
+/// What became of every sample: `taken = written + filtered + lost`. One writer each: the producer.
+#[repr(C)]
+pub struct Counts {
+    /// Samples that were begun; see [`Self::taken`].
+    pub begun: AtomicU64,
+    /// Samples that are in the ring or were.
+    pub written: AtomicU64,
+    /// Samples left out on purpose.
+    pub filtered: AtomicU64,
+    /// Nanoseconds in which no sample was due because the lease had run out.
+    pub quiet_ns: AtomicU64,
+    /// Samples lost, by [`Loss`].
+    pub lost: [AtomicU64; LOSS_CAUSES],
+}
+
+impl Counts {
+    /// Samples that were due and attempted: those begun and those that found one being written. Each has a sequence
+    /// number, whatever became of it.
+    pub fn taken(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed) + self.lost[Loss::Nested as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// What the consumer tells: the one page of a ring that dom0 may write.
+#[repr(C)]
+pub struct ConsumerPage {
+    /// The position up to which all has been read.
+    pub tail: AtomicU64,
+}
+
+/// The words of a ring's data, wherever they lie.
+pub trait Data {
+    /// The word at this place of the circle. Must not be asked for a place at or above the circle's size.
+    fn word(&self, place: usize) -> &AtomicU64;
+}
+
+impl Data for [AtomicU64] {
+    #[inline]
+    fn word(&self, place: usize) -> &AtomicU64 {
+        &self[place]
+    }
+}
+
+/// The producer's half: its own copies of everything that it tells, and so never has to believe.
+///
+/// It is entered again by an NMI that interrupts it, on the same CPU: hence shared references and relaxed atomics
+/// (plain loads and stores), and counts that only one of the two contexts writes.
+pub struct Producer {
+    /// Words in the circle, less one: sizes are powers of two.
+    mask: u64,
+    busy: Private,
+    begun: Private,
+    nested: Private,
+    written: Private,
+    head: Private,
+    lost: [Private; LOSS_CAUSES],
+}
+
+/// A word of the producer's own. Never loom's: no other thread sees it.
+type Private = core::sync::atomic::AtomicU64;
+
+fn add_one(count: &Private) -> u64 {
+    let value = count.load(Ordering::Relaxed) + 1;
+    count.store(value, Ordering::Relaxed);
+    value
+}
+
+impl Producer {
+    /// A producer of a new ring of `data_pages` pages, which must be a power of two.
+    pub const fn new(data_pages: usize) -> Self {
+        Self {
+            mask: (data_pages * PAGE_WORDS - 1) as u64,
+            busy: Private::new(0),
+            begun: Private::new(0),
+            nested: Private::new(0),
+            written: Private::new(0),
+            head: Private::new(0),
+            lost: [const { Private::new(0) }; LOSS_CAUSES],
+        }
+    }
+
+    /// Takes the next sequence number. Every sample begins here, and ends with exactly one of [`Self::write`] and
+    /// [`Self::lose`].
+    ///
+    /// A sampling interrupt that arrives while one is at work on this CPU gets `None` and is counted.
+    #[inline]
+    pub fn begin(&self, header: &RingHeader) -> Option<u64> {
+        if self.busy.load(Ordering::Relaxed) != 0 {
+            header.counts.0.lost[Loss::Nested as usize].store(add_one(&self.nested), Ordering::Relaxed);
+            return None;
+        }
+        self.busy.store(1, Ordering::Relaxed);
+        // An NMI after this line finds `busy` set, one before it has ended its sample: the counts below are ours.
+        compiler_fence(Ordering::SeqCst);
+        let sequence = self.begun.load(Ordering::Relaxed) + self.nested.load(Ordering::Relaxed);
+        header.counts.0.begun.store(add_one(&self.begun), Ordering::Relaxed);
+        Some(sequence)
+    }
+
+    /// Writes one record, or counts it as lost where it does not fit.
+    #[inline]
+    pub fn write<D: Data + ?Sized>(
+        &self,
+        words: &[u64],
+        data: &D,
+        header: &RingHeader,
+        consumer: &ConsumerPage,
+    ) {
+        // Acquire: what the consumer read before it stored this tail, it has read before we write over it.
+        let tail = consumer.tail.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::Relaxed);
+        let used = head.wrapping_sub(tail);
+        if used > self.mask + 1 {
+            return self.lose(Loss::Damaged, header);
+        }
+        if used + words.len() as u64 > self.mask + 1 {
+            return self.lose(Loss::Full, header);
+        }
+        for (position, &word) in (head..).zip(words) {
+            data.word((position & self.mask) as usize).store(word, Ordering::Relaxed);
+        }
+        let head = head + words.len() as u64;
+        self.head.store(head, Ordering::Relaxed);
+        header.counts.0.written.store(add_one(&self.written), Ordering::Relaxed);
+        // Release: pairs with the consumer's Acquire, which then sees the words and the counts.
+        header.head.0.store(head, Ordering::Release);
+        self.end();
+    }
+
+    /// Ends a sample that was begun and can't be written.
+    #[cold]
+    pub fn lose(&self, cause: Loss, header: &RingHeader) {
+        header.counts.0.lost[cause as usize].store(add_one(&self.lost[cause as usize]), Ordering::Relaxed);
+        self.end();
+    }
+
+    #[inline]
+    fn end(&self) {
+        compiler_fence(Ordering::SeqCst);
+        self.busy.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The consumer's half.
+pub struct Consumer {
+    size: u64,
+    tail: u64,
+}
+
+/// What the producer's side shows can't be: the consumer stops reading this ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The position at which reading stopped.
+    pub at: u64,
+}
+
+impl Consumer {
+    /// A consumer of a new ring of `data_pages` pages, which must be a power of two.
+    pub const fn new(data_pages: usize) -> Self {
+        Self { size: (data_pages * PAGE_WORDS) as u64, tail: 0 }
+    }
+
+    /// Hands every record that is complete to `each`, oldest first, straight from the ring through a buffer of its
+    /// words, then gives the room back. Returns how many there were.
+    pub fn drain<D: Data + ?Sized>(
+        &mut self,
+        data: &D,
+        header: &RingHeader,
+        consumer: &ConsumerPage,
+        mut each: impl FnMut(&[u64]),
+    ) -> Result<usize, Damaged> {
+        // Acquire: pairs with the producer's Release, so that all words below `head` are there.
+        let head = header.head.0.load(Ordering::Acquire);
+        if head.wrapping_sub(self.tail) > self.size {
+            return Err(Damaged { at: self.tail });
+        }
+        let mut words = [0; record::MAX_WORDS];
+        let mut records = 0;
+        while self.tail != head {
+            let place =
+                |position: u64| data.word((position & (self.size - 1)) as usize).load(Ordering::Relaxed);
+            let first = place(self.tail);
+            let length = record::length_in_words(first);
+            if length == 0 || length > record::MAX_WORDS || length as u64 > head - self.tail {
+                return Err(Damaged { at: self.tail });
+            }
+            words[0] = first;
+            for (i, word) in words[..length].iter_mut().enumerate().skip(1) {
+                *word = place(self.tail + i as u64);
+            }
+            each(&words[..length]);
+            self.tail += length as u64;
+            records += 1;
+        }
+        // Release: pairs with the producer's Acquire; our reads are over before it writes there again.
+        consumer.tail.store(self.tail, Ordering::Release);
+        Ok(records)
+    }
+}

@@ -1,0 +1,172 @@
+//! What every hypervisor is to the rest of the program.
+
+use std::time::Duration;
+
+use profile::{
+    AddressSpaceRoot, CpuAccount, DomainKind, Event, EventId, HypervisorVirtual, Mode, PhysCpu, Time, Uuid,
+};
+
+use crate::ShimError;
+
+/// A hypervisor, from its control domain.
+pub trait Hypervisor: Send {
+    /// Which one, on which machine.
+    fn host(&self) -> Result<Host, ShimError>;
+
+    /// The domains that live now.
+    fn domains(&mut self) -> Result<Vec<DomainState>, ShimError>;
+
+    /// Nanoseconds that each CPU has idled, by the hypervisor's account.
+    fn idle_ns(&self) -> Result<Vec<u64>, ShimError>;
+
+    /// Symbols of the hypervisor's own code.
+    fn symbols(&self) -> Result<Vec<HypervisorSymbol>, ShimError>;
+
+    /// Begins to sample every CPU. What an earlier, dead collector left behind is removed first.
+    fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError>;
+}
+
+/// Which hypervisor, on which machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its name and version.
+    pub hypervisor: String,
+    /// Which build, in hexadecimal.
+    pub build_id: Option<String>,
+    /// How many physical CPUs are online.
+    pub cpus: u32,
+}
+
+/// A domain as the hypervisor shows it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainState {
+    /// The hypervisor's number, which may be another domain's later.
+    pub number: u32,
+    /// Its name: untrusted text.
+    pub name: String,
+    /// What survives its reboots.
+    pub uuid: Option<Uuid>,
+    /// How it is virtualized.
+    pub kind: DomainKind,
+    /// How many vCPUs it may have.
+    pub vcpus: u32,
+    /// Nanoseconds of CPU time since it was born.
+    pub cpu_ns: u64,
+}
+
+/// A symbol of the hypervisor's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HypervisorSymbol {
+    /// Where.
+    pub address: HypervisorVirtual,
+    /// As in `nm`: `T` and `t` are code.
+    pub kind: char,
+    /// `file.c#name` for what is static.
+    pub name: String,
+}
+
+/// What is to be sampled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Samples per second and CPU.
+    pub rate_hz: f64,
+    /// Bytes of ring per CPU; rounded up to what there is.
+    pub ring_bytes: u64,
+}
+
+/// A session of sampling, the shim being in place. Dropping it takes the shim out again.
+pub trait Sampling: Send {
+    /// The events, as they are really sampled.
+    fn events(&self) -> Vec<Event>;
+
+    /// When it began, by the samples' clock.
+    fn started(&self) -> Time;
+
+    /// The CPUs, one ring each.
+    fn cpus(&self) -> Vec<PhysCpu>;
+
+    /// What the operator should know about this session: how a mode is told, what was cleaned up.
+    fn notes(&self) -> Vec<String>;
+
+    /// How long the machine stood still at most while the shim was put in place; none if nothing had to be.
+    fn load_pause(&self) -> Option<Duration>;
+
+    /// Shows the shim that somebody still reads. Wanted several times in every five seconds.
+    fn renew(&self);
+
+    /// Takes every complete sample of one ring, oldest first, and returns a time before which no later one of that
+    /// ring will be.
+    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Taken)) -> Watermark;
+
+    /// One ring's books. `taken` and `lost` are the shim's counts, `written` counts what [`Self::drain`] handed out:
+    /// they balance once sampling has stopped and the ring is drained.
+    fn account(&self, ring: usize) -> CpuAccount;
+
+    /// Ends sampling: after this call no ring grows any more.
+    fn quiesce(&mut self) -> Result<(), ShimError>;
+
+    /// Takes the shim out.
+    fn stop(self: Box<Self>) -> Result<Stopped, ShimError>;
+}
+
+/// What taking the shim out did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// How long the machine stood still at most.
+    pub pause: Option<Duration>,
+}
+
+/// From when on a ring's next samples are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watermark {
+    /// None will be earlier.
+    At(Time),
+    /// The CPU sleeps: none will be earlier than the latest watermark of another ring read before this one.
+    Asleep,
+}
+
+/// A sample as it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// When.
+    pub time: Time,
+    /// Its number on its CPU.
+    pub sequence: u64,
+    /// How many of the event's units it stands for.
+    pub weight: u64,
+    /// Which event.
+    pub event: EventId,
+    /// The hypervisor's number of the domain whose vCPU was current, and the vCPU's index; none where the hypervisor
+    /// worked for itself.
+    pub vcpu: Option<(u32, u32)>,
+    /// Whose code ran.
+    pub mode: Mode,
+    /// The interrupted instruction.
+    pub instruction_pointer: u64,
+    /// The root of the page tables that it was interrupted under; 0 for the hypervisor's own.
+    pub root: AddressSpaceRoot,
+}
+
+/// One finding about this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it stands.
+    pub outcome: Outcome,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    pub advice: Option<String>,
+}
+
+/// How a check stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Good.
+    Pass,
+    /// Works, with a limit.
+    Warn,
+    /// Stands in the way.
+    Fail,
+}

@@ -1,0 +1,99 @@
+//! Xen's domains: what the hypervisor tells, and their names from xenstore.
+
+use std::collections::HashMap;
+
+use profile::{DomainKind, Uuid};
+
+use super::{
+    hypercalls::{DomainInfo, Hypercalls},
+    xenstore::Xenstore,
+};
+use crate::{DomainState, ShimError};
+
+/// Lists domains, and asks for each name once.
+pub(super) struct Domains {
+    xenstore: Option<Xenstore>,
+    /// Names by number; with the handle, because numbers are handed out again.
+    names: HashMap<u16, (Uuid, String)>,
+}
+
+impl Domains {
+    pub(super) fn new() -> Self {
+        Self { xenstore: None, names: HashMap::new() }
+    }
+
+    pub(super) fn list(&mut self, xen: &Hypercalls) -> Result<Vec<DomainState>, ShimError> {
+        let infos = xen.domains().map_err(ShimError::io("listing Xen's domains"))?;
+        self.names
+            .retain(|domid, (uuid, _)| infos.iter().any(|info| info.domid == *domid && info.handle == *uuid));
+        let alive = infos.into_iter().filter(|info| info.flags & DomainInfo::DYING == 0);
+        Ok(alive.map(|info| self.state(&info)).collect())
+    }
+
+    fn state(&mut self, info: &DomainInfo) -> DomainState {
+        DomainState {
+            number: u32::from(info.domid),
+            name: self.name(info),
+            uuid: Some(info.handle).filter(|uuid| uuid.0 != [0; 16]),
+            kind: kind(info),
+            vcpus: info.max_vcpu_id.wrapping_add(1),
+            cpu_ns: info.cpu_time_ns,
+        }
+    }
+
+    /// The name that xenstore has. A domain that is just being built has none yet: it is asked again next time, and
+    /// goes by its number until then.
+    fn name(&mut self, info: &DomainInfo) -> String {
+        if let Some((_, name)) = self.names.get(&info.domid) {
+            return name.clone();
+        }
+        self.xenstore = self.xenstore.take().or_else(Xenstore::connect);
+        let asked = self.xenstore.as_mut().map(|xenstore| xenstore.name(info.domid));
+        match asked {
+            Some(Ok(name)) if !name.is_empty() => {
+                self.names.insert(info.domid, (info.handle, name.clone()));
+                return name;
+            }
+            // A connection that failed half-way has lost its place.
+            Some(Err(_)) => self.xenstore = None,
+            _ => {}
+        }
+        match info.domid {
+            0 => "Domain-0".into(),
+            domid => format!("domain-{domid}"),
+        }
+    }
+}
+
+fn kind(info: &DomainInfo) -> DomainKind {
+    /// PVH guests have at most an emulated local APIC (XEN_X86_EMU_LAPIC).
+    const LAPIC: u32 = 1;
+    match (info.domid, info.flags & DomainInfo::HVM_GUEST != 0) {
+        (0, _) => DomainKind::Dom0,
+        (_, false) => DomainKind::Pv,
+        (_, true) if info.emulation & !LAPIC == 0 => DomainKind::Pvh,
+        (_, true) => DomainKind::Hvm,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_follow_from_flags_and_emulated_devices() {
+        let info = |domid, flags, emulation| DomainInfo {
+            domid,
+            flags,
+            emulation,
+            cpu_time_ns: 0,
+            max_vcpu_id: 0,
+            handle: Uuid([0; 16]),
+        };
+        assert_eq!(kind(&info(0, 0, 0)), DomainKind::Dom0);
+        assert_eq!(kind(&info(0, DomainInfo::HVM_GUEST, 1)), DomainKind::Dom0);
+        assert_eq!(kind(&info(3, 0, 0)), DomainKind::Pv);
+        assert_eq!(kind(&info(3, DomainInfo::HVM_GUEST, 1)), DomainKind::Pvh);
+        assert_eq!(kind(&info(3, DomainInfo::HVM_GUEST, 0xfff)), DomainKind::Hvm);
+    }
+}

@@ -1,0 +1,230 @@
+//! The hypercalls that are needed, typed. Numbers and layouts are those of Xen's public headers (`xen/include/public`:
+//! xen.h, version.h, platform.h, sysctl.h).
+
+use std::io;
+
+use profile::Uuid;
+
+use super::privcmd::{Buffer, Privcmd};
+use crate::ShimError;
+
+const HYPERVISOR_PLATFORM_OP: u64 = 7;
+const HYPERVISOR_XEN_VERSION: u64 = 17;
+const HYPERVISOR_SYSCTL: u64 = 35;
+
+const XENVER_VERSION: u64 = 0;
+const XENVER_EXTRAVERSION: u64 = 1;
+const XENVER_BUILD_ID: u64 = 10;
+
+const XENPF_INTERFACE_VERSION: u32 = 0x0300_0001;
+const XENPF_GET_SYMBOL: u32 = 63;
+
+const SYSCTL_PHYSINFO: u32 = 3;
+const SYSCTL_GETDOMAININFOLIST: u32 = 6;
+const SYSCTL_GETCPUINFO: u32 = 8;
+pub(super) const SYSCTL_LIVEPATCH_OP: u32 = 27;
+
+/// `struct xen_sysctl` is a command, an interface version, and a union of this many bytes.
+const SYSCTL_BYTES: usize = 8 + 128;
+/// Where the union begins.
+pub(super) const SYSCTL_UNION: usize = 8;
+
+/// Interface versions that there have been or soon may be: Xen 4.13 has 0x12, 4.22 has 0x16.
+const SYSCTL_VERSIONS: std::ops::Range<u32> = 0x12..0x30;
+
+/// The most domains that are listed at once; more are asked for in turns.
+const DOMAINS_AT_ONCE: usize = 256;
+
+/// Which Xen runs.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) major: u32,
+    pub(super) minor: u32,
+    pub(super) extra: String,
+}
+
+/// A symbol of the hypervisor's own table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HypervisorSymbol {
+    pub(super) address: u64,
+    /// As in `nm`.
+    pub(super) kind: char,
+    /// `file.c#name` for what is static.
+    pub(super) name: String,
+}
+
+/// What `XEN_SYSCTL_getdomaininfolist` tells.
+#[derive(Clone, Debug)]
+pub(super) struct DomainInfo {
+    pub(super) domid: u16,
+    pub(super) flags: u32,
+    pub(super) cpu_time_ns: u64,
+    pub(super) max_vcpu_id: u32,
+    pub(super) handle: Uuid,
+    /// Which devices Xen emulates for it (`XEN_X86_EMU_*`).
+    pub(super) emulation: u32,
+}
+
+impl DomainInfo {
+    pub(super) const DYING: u32 = 1 << 0;
+    pub(super) const HVM_GUEST: u32 = 1 << 1;
+}
+
+/// The calls, with what they need to know about each other.
+pub(super) struct Hypercalls {
+    pub(super) privcmd: Privcmd,
+    version: Version,
+    sysctl_version: u32,
+}
+
+impl Hypercalls {
+    pub(super) fn new(privcmd: Privcmd) -> Result<Self, ShimError> {
+        let io = |error| ShimError::Io { what: "asking Xen for its version".into(), error };
+        let version = version(&privcmd).map_err(io)?;
+        let sysctl_version = sysctl_version(&privcmd)?;
+        Ok(Self { privcmd, version, sysctl_version })
+    }
+
+    pub(super) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// The running hypervisor's build id.
+    pub(super) fn build_id(&self) -> io::Result<Vec<u8>> {
+        const MOST: usize = 64;
+        let mut buffer = self.privcmd.buffer(4 + MOST)?;
+        buffer.put_u32(0, MOST as u32);
+        let length = self.privcmd.hypercall(HYPERVISOR_XEN_VERSION, &[XENVER_BUILD_ID, buffer.address()])?;
+        Ok(buffer.bytes()[4..4 + (length as usize).min(MOST)].to_vec())
+    }
+
+    /// The hypervisor's symbol table, in its own order.
+    pub(super) fn symbols(&self) -> io::Result<Vec<HypervisorSymbol>> {
+        const NAME: usize = 256;
+        let mut op = self.privcmd.buffer(136)?;
+        let name = self.privcmd.buffer(NAME)?;
+        let mut symbols = Vec::new();
+        let mut number = 0;
+        loop {
+            op.put_u32(0, XENPF_GET_SYMBOL);
+            op.put_u32(4, XENPF_INTERFACE_VERSION);
+            op.put_u32(8, NAME as u32 - 1);
+            op.put_u32(12, number);
+            op.put_u64(16, name.address());
+            self.privcmd.hypercall(HYPERVISOR_PLATFORM_OP, &[op.address()])?;
+            let next = op.u32(12);
+            if next == number {
+                return Ok(symbols);
+            }
+            number = next;
+            let text = name.bytes().split(|&byte| byte == 0).next().unwrap_or_default();
+            symbols.push(HypervisorSymbol {
+                address: op.u64(24),
+                kind: char::from(op.bytes()[32]),
+                name: String::from_utf8_lossy(text).into_owned(),
+            });
+        }
+    }
+
+    /// A buffer for a system control operation, to be filled in from [`SYSCTL_UNION`] on.
+    pub(super) fn sysctl_buffer(&self, command: u32) -> io::Result<Buffer> {
+        let mut op = self.privcmd.buffer(SYSCTL_BYTES)?;
+        op.put_u32(0, command);
+        op.put_u32(4, self.sysctl_version);
+        Ok(op)
+    }
+
+    pub(super) fn sysctl(&self, op: &Buffer) -> io::Result<u64> {
+        self.privcmd.hypercall(HYPERVISOR_SYSCTL, &[op.address()])
+    }
+
+    /// How many CPUs are online.
+    pub(super) fn cpus(&self) -> io::Result<u32> {
+        let op = self.sysctl_buffer(SYSCTL_PHYSINFO)?;
+        self.sysctl(&op)?;
+        Ok(op.u32(SYSCTL_UNION + 8))
+    }
+
+    /// Nanoseconds that each CPU has idled since Xen booted.
+    pub(super) fn idle_ns(&self) -> io::Result<Vec<u64>> {
+        const MOST: usize = 4096;
+        let info = self.privcmd.buffer(MOST * 8)?;
+        let mut op = self.sysctl_buffer(SYSCTL_GETCPUINFO)?;
+        op.put_u32(SYSCTL_UNION, MOST as u32);
+        op.put_u64(SYSCTL_UNION + 8, info.address());
+        self.sysctl(&op)?;
+        let cpus = (op.u32(SYSCTL_UNION + 16) as usize).min(MOST);
+        Ok((0..cpus).map(|cpu| info.u64(cpu * 8)).collect())
+    }
+
+    /// Every domain that there is.
+    pub(super) fn domains(&self) -> io::Result<Vec<DomainInfo>> {
+        let bytes = domain_info_bytes(&self.version);
+        let info = self.privcmd.buffer(DOMAINS_AT_ONCE * bytes)?;
+        let mut op = self.sysctl_buffer(SYSCTL_GETDOMAININFOLIST)?;
+        let mut domains = Vec::new();
+        let mut first = 0;
+        loop {
+            op.put_u16(SYSCTL_UNION, first);
+            op.put_u32(SYSCTL_UNION + 4, DOMAINS_AT_ONCE as u32);
+            op.put_u64(SYSCTL_UNION + 8, info.address());
+            self.sysctl(&op)?;
+            let count = (op.u32(SYSCTL_UNION + 16) as usize).min(DOMAINS_AT_ONCE);
+            let page = info.bytes()[..count * bytes].chunks_exact(bytes).map(parse_domain_info);
+            domains.extend(page);
+            match domains.last() {
+                Some(last) if count == DOMAINS_AT_ONCE => first = last.domid + 1,
+                _ => return Ok(domains),
+            }
+        }
+    }
+}
+
+fn version(privcmd: &Privcmd) -> io::Result<Version> {
+    let number = privcmd.hypercall(HYPERVISOR_XEN_VERSION, &[XENVER_VERSION, 0])?;
+    let extra = privcmd.buffer(16)?;
+    privcmd.hypercall(HYPERVISOR_XEN_VERSION, &[XENVER_EXTRAVERSION, extra.address()])?;
+    let text = extra.bytes().split(|&byte| byte == 0).next().unwrap_or_default();
+    Ok(Version {
+        major: (number >> 16) as u32,
+        minor: (number & 0xffff) as u32,
+        extra: String::from_utf8_lossy(text).into_owned(),
+    })
+}
+
+/// Xen answers a wrong interface version with EACCES, and so does it to whoever may not ask at all.
+fn sysctl_version(privcmd: &Privcmd) -> Result<u32, ShimError> {
+    let io = |error| ShimError::Io { what: "asking Xen for its control interface".into(), error };
+    for version in SYSCTL_VERSIONS {
+        let mut op = privcmd.buffer(SYSCTL_BYTES).map_err(io)?;
+        op.put_u32(0, SYSCTL_PHYSINFO);
+        op.put_u32(4, version);
+        match privcmd.hypercall(HYPERVISOR_SYSCTL, &[op.address()]) {
+            Ok(_) => return Ok(version),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EACCES) => {}
+                Some(libc::EPERM) => return Err(ShimError::NotControlDomain),
+                _ => return Err(io(error)),
+            },
+        }
+    }
+    Err(ShimError::UnknownInterface)
+}
+
+/// `struct xen_domctl_getdomaininfo` grew in 4.16 (gpaddr_bits).
+fn domain_info_bytes(version: &Version) -> usize {
+    if (version.major, version.minor) >= (4, 16) { 112 } else { 104 }
+}
+
+fn parse_domain_info(bytes: &[u8]) -> DomainInfo {
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    DomainInfo {
+        domid: u16::from_le_bytes([bytes[0], bytes[1]]),
+        flags: u32_at(4),
+        cpu_time_ns: u64::from_le_bytes(bytes[56..64].try_into().expect("eight bytes")),
+        max_vcpu_id: u32_at(68),
+        handle: Uuid(bytes[76..92].try_into().expect("sixteen bytes")),
+        // The architecture's part is the last field: 8 bytes since gpaddr_bits stands before it.
+        emulation: u32_at(if bytes.len() >= 112 { 104 } else { 96 }),
+    }
+}

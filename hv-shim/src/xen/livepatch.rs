@@ -1,0 +1,198 @@
+//! Livepatches, through XEN_SYSCTL_LIVEPATCH_OP (public/sysctl.h).
+
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    hypercalls::{Hypercalls, SYSCTL_LIVEPATCH_OP, SYSCTL_UNION},
+    privcmd::Buffer,
+};
+use crate::ShimError;
+
+const UPLOAD: u32 = 0;
+const GET: u32 = 1;
+const LIST: u32 = 2;
+const ACTION: u32 = 3;
+
+const ACTION_UNLOAD: u32 = 1;
+const ACTION_REVERT: u32 = 2;
+const ACTION_APPLY: u32 = 3;
+
+/// The payload was built for the hypervisor itself, whatever has been applied on top of it.
+const APPLY_WITHOUT_DEPENDENCIES: u32 = 1 << 0;
+
+/// Where the operation's own arguments begin, behind its number.
+const ARGUMENTS: usize = SYSCTL_UNION + 8;
+
+/// For how long Xen tries to get all CPUs together; after that it gives up, harmlessly, and we try again.
+const QUIESCE_NS: u32 = 100_000_000;
+const TRIES: usize = 10;
+
+/// How many payloads are listed, and how much text of each.
+const LISTED: usize = 16;
+const TEXT: usize = 1024;
+
+/// Where a payload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Uploaded.
+    Checked,
+    /// In effect.
+    Applied,
+}
+
+/// A payload in Xen's list.
+#[derive(Clone, Debug)]
+pub(super) struct Payload {
+    pub(super) name: String,
+    pub(super) state: State,
+    /// What its `.modinfo` section holds now.
+    pub(super) metadata: String,
+}
+
+/// All payloads.
+pub(super) fn list(xen: &Hypercalls) -> Result<Vec<Payload>, ShimError> {
+    let failed = |error: io::Error| match error.raw_os_error() {
+        Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM) => ShimError::NoLivepatch,
+        _ => ShimError::Io { what: "listing Xen's livepatches".into(), error },
+    };
+    let buffer = |bytes| xen.privcmd.buffer(bytes).map_err(failed);
+    let (states, names, name_lengths) = (buffer(LISTED * 8)?, buffer(LISTED * TEXT)?, buffer(LISTED * 4)?);
+    let (texts, text_lengths) = (buffer(LISTED * TEXT)?, buffer(LISTED * 4)?);
+    let mut op = xen.sysctl_buffer(SYSCTL_LIVEPATCH_OP).map_err(failed)?;
+    op.put_u32(SYSCTL_UNION, LIST);
+    op.put_u32(ARGUMENTS + 8, LISTED as u32);
+    for (i, buffer) in [&states, &names, &name_lengths, &texts, &text_lengths].into_iter().enumerate() {
+        op.put_u64(ARGUMENTS + 24 + 8 * i, buffer.address());
+    }
+    xen.sysctl(&op).map_err(failed)?;
+    // `nr` came back as the number of all payloads; what is listed is what got a name.
+    let count = (0..LISTED).take_while(|&i| name_lengths.u32(4 * i) != 0).count();
+    let (mut name_at, mut text_at) = (0, 0);
+    let next = |buffer: &Buffer, at: &mut usize, length: u32| {
+        let bytes = &buffer.bytes()[*at..*at + length as usize];
+        *at += bytes.len();
+        String::from_utf8_lossy(bytes).trim_end_matches(['\0', ' ']).to_owned()
+    };
+    Ok((0..count)
+        .map(|i| Payload {
+            name: next(&names, &mut name_at, name_lengths.u32(4 * i)),
+            state: if states.u32(8 * i) == 2 { State::Applied } else { State::Checked },
+            metadata: next(&texts, &mut text_at, text_lengths.u32(4 * i)),
+        })
+        .collect())
+}
+
+/// Uploads an object under a name.
+pub(super) fn upload(xen: &Hypercalls, name: &str, object: &[u8]) -> Result<(), ShimError> {
+    let failed = |error| refused("upload", error);
+    let mut payload = xen.privcmd.buffer(object.len()).map_err(failed)?;
+    payload.bytes_mut().copy_from_slice(object);
+    let (mut op, _name) = operation(xen, UPLOAD, name).map_err(failed)?;
+    op.put_u64(ARGUMENTS + 16, object.len() as u64);
+    op.put_u64(ARGUMENTS + 24, payload.address());
+    xen.sysctl(&op).map_err(failed)?;
+    Ok(())
+}
+
+/// Puts an uploaded payload into effect. Returns for how long the machine can have stood still at most.
+pub(super) fn apply(xen: &Hypercalls, name: &str) -> Result<Duration, ShimError> {
+    act(xen, name, "apply", ACTION_APPLY, APPLY_WITHOUT_DEPENDENCIES)
+}
+
+/// Takes a payload out of effect. Returns for how long the machine can have stood still at most.
+pub(super) fn revert(xen: &Hypercalls, name: &str) -> Result<Duration, ShimError> {
+    act(xen, name, "revert", ACTION_REVERT, 0)
+}
+
+/// Removes a payload that is not in effect.
+pub(super) fn unload(xen: &Hypercalls, name: &str) -> Result<(), ShimError> {
+    act(xen, name, "unload", ACTION_UNLOAD, 0).map(drop)
+}
+
+fn operation(xen: &Hypercalls, number: u32, name: &str) -> io::Result<(Buffer, Buffer)> {
+    let mut text = xen.privcmd.buffer(name.len() + 1)?;
+    text.bytes_mut()[..name.len()].copy_from_slice(name.as_bytes());
+    let mut op = xen.sysctl_buffer(SYSCTL_LIVEPATCH_OP)?;
+    op.put_u32(SYSCTL_UNION, number);
+    op.put_u64(ARGUMENTS, text.address());
+    op.put_u16(ARGUMENTS + 8, name.len() as u16 + 1);
+    Ok((op, text))
+}
+
+/// Does an action to its end.
+///
+/// All CPUs stand still for part of it, this one among them. So the longest time between two of our own steps bounds
+/// that pause from above.
+fn act(
+    xen: &Hypercalls,
+    name: &str,
+    word: &'static str,
+    action: u32,
+    flags: u32,
+) -> Result<Duration, ShimError> {
+    let failed = |error| refused(word, error);
+    let mut longest = Duration::ZERO;
+    for attempt in 1.. {
+        let (mut op, _name) = operation(xen, ACTION, name).map_err(failed)?;
+        op.put_u32(ARGUMENTS + 16, action);
+        op.put_u32(ARGUMENTS + 20, QUIESCE_NS);
+        op.put_u32(ARGUMENTS + 24, flags);
+        let mut step = Instant::now();
+        let mut lap = || {
+            let now = Instant::now();
+            longest = longest.max(now - step);
+            step = now;
+        };
+        let done = xen.sysctl(&op).map(|_| ());
+        lap();
+        // Unloading is over with the call, and the payload gone.
+        let done = match action {
+            ACTION_UNLOAD => done,
+            _ => done.and_then(|()| wait(xen, name, &mut lap)),
+        };
+        match done {
+            Ok(()) => break,
+            // Not all CPUs came together in time: nothing was changed.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ETIMEDOUT)) && attempt < TRIES =>
+            {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(longest)
+}
+
+/// Waits until an action is over: while it is not, its result is EAGAIN.
+fn wait(xen: &Hypercalls, name: &str, lap: &mut dyn FnMut()) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (op, _name) = operation(xen, GET, name)?;
+        xen.sysctl(&op)?;
+        lap();
+        match -(op.u32(ARGUMENTS + 20) as i32) {
+            0 => return Ok(()),
+            libc::EAGAIN if Instant::now() < deadline => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+fn refused(action: &'static str, error: io::Error) -> ShimError {
+    let hint = match (action, error.raw_os_error()) {
+        (_, Some(libc::ENOSYS | libc::EOPNOTSUPP)) => return ShimError::NoLivepatch,
+        ("upload", Some(libc::EINVAL | libc::ENOENT)) => " (`xl dmesg` has the loader's words)",
+        ("revert", Some(libc::EBUSY)) => {
+            " (another livepatch was applied on top of it: revert that one first; the shim stays quiet meanwhile)"
+        }
+        (_, Some(libc::EBUSY | libc::ETIMEDOUT)) => {
+            " (the machine is too busy to stop all CPUs in time: try again)"
+        }
+        _ => "",
+    };
+    ShimError::Livepatch { action, error, hint }
+}

@@ -1,0 +1,78 @@
+//! Xen, from dom0: hypercalls by hand, and a shim loaded as a livepatch.
+
+mod doctor;
+mod domains;
+mod hypercalls;
+mod livepatch;
+mod payload;
+mod privcmd;
+mod rings;
+mod session;
+mod xenstore;
+
+use std::{fs, sync::Arc};
+
+use profile::HypervisorVirtual;
+
+pub(crate) use self::doctor::doctor;
+use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd};
+use crate::{DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError};
+
+/// The hypervisor that this machine says it runs under.
+const TYPE: &str = "/sys/hypervisor/type";
+
+/// A running Xen.
+pub(crate) struct Xen {
+    hypercalls: Arc<Hypercalls>,
+    domains: Domains,
+}
+
+impl Xen {
+    pub(crate) fn open() -> Result<Self, ShimError> {
+        check_type()?;
+        let hypercalls = Arc::new(Hypercalls::new(Privcmd::open()?)?);
+        Ok(Self { hypercalls, domains: Domains::new() })
+    }
+}
+
+fn check_type() -> Result<(), ShimError> {
+    match fs::read_to_string(TYPE).as_deref().map(str::trim) {
+        Ok("xen") => Ok(()),
+        Ok(other) => Err(ShimError::NotXen { found: format!("{other:?}") }),
+        Err(_) => Err(ShimError::NotXen { found: "nothing".into() }),
+    }
+}
+
+impl Hypervisor for Xen {
+    fn host(&self) -> Result<Host, ShimError> {
+        let version = self.hypercalls.version();
+        let build_id = self.hypercalls.build_id().ok();
+        Ok(Host {
+            hypervisor: format!("Xen {}.{}{}", version.major, version.minor, version.extra),
+            build_id: build_id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
+            cpus: self.hypercalls.cpus().map_err(ShimError::io("counting Xen's CPUs"))?,
+        })
+    }
+
+    fn domains(&mut self) -> Result<Vec<DomainState>, ShimError> {
+        self.domains.list(&self.hypercalls)
+    }
+
+    fn idle_ns(&self) -> Result<Vec<u64>, ShimError> {
+        self.hypercalls.idle_ns().map_err(ShimError::io("reading the CPUs' idle times"))
+    }
+
+    fn symbols(&self) -> Result<Vec<HypervisorSymbol>, ShimError> {
+        let symbols = self.hypercalls.symbols().map_err(ShimError::io("reading Xen's symbols"))?;
+        let symbol = |symbol: hypercalls::HypervisorSymbol| HypervisorSymbol {
+            address: HypervisorVirtual(symbol.address),
+            kind: symbol.kind,
+            name: symbol.name,
+        };
+        Ok(symbols.into_iter().map(symbol).collect())
+    }
+
+    fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
+        Ok(Box::new(session::begin(self.hypercalls.clone(), request)?))
+    }
+}

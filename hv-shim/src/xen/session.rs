@@ -1,0 +1,218 @@
+//! The shim's stay in a running Xen: found, loaded, watched over, taken out.
+
+use std::{
+    fs, process,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use abi::{
+    Ordering, PAGE_SIZE,
+    control::{COMMAND_QUIET, PV_MODE_BY_ADDRESS, directory::MAX_DATA_PAGES},
+};
+use profile::{CpuAccount, Event, PhysCpu, Source, Time};
+
+use super::{
+    hypercalls::Hypercalls,
+    livepatch::{self, Payload, State},
+    payload::{self, Settings, SymbolIndex},
+    rings::{self, Shared},
+};
+use crate::{Request, Sampling, ShimError, Stopped, Taken, Watermark};
+
+/// The payload's name among Xen's livepatches.
+pub(super) const NAME: &str = "xenoscope";
+
+/// For how long a renewal holds. A collector that is stopped for longer loses samples that nobody could have kept;
+/// one that is dead costs the host no longer than this.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// Samples of the timer: rates beyond it are not what a timer can do.
+const RATES_HZ: std::ops::RangeInclusive<f64> = 0.1..=20_000.0;
+
+/// A session with the shim in place.
+pub(super) struct Session {
+    xen: Arc<Hypercalls>,
+    /// None once the pages are given back.
+    shared: Option<Shared>,
+    period: Duration,
+    load_pause: Duration,
+    notes: Vec<String>,
+    loaded: bool,
+}
+
+/// Puts the shim in place.
+pub(super) fn begin(xen: Arc<Hypercalls>, request: &Request) -> Result<Session, ShimError> {
+    let settings = settings(request)?;
+    let mut notes = Vec::new();
+    if let Some(left) = find(&xen)? {
+        notes.push(remove_left_over(&xen, &left)?);
+    }
+    let symbols = xen.symbols().map_err(ShimError::io("reading Xen's symbols"))?;
+    let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
+    let object = payload::bind(&SymbolIndex::new(&symbols), &build_id, &settings)?;
+    livepatch::upload(&xen, NAME, &object)?;
+    // From here on, dropping the session takes the payload out again.
+    let mut session = Session {
+        xen,
+        shared: None,
+        period: Duration::from_nanos(settings.period_ns),
+        load_pause: Duration::ZERO,
+        notes,
+        loaded: true,
+    };
+    session.load_pause = livepatch::apply(&session.xen, NAME)?;
+    let payload =
+        find(&session.xen)?.ok_or(ShimError::Contract { what: "it is not in Xen's list".into() })?;
+    let shared = Shared::map(&session.xen.privcmd, &payload.metadata)?;
+    shared.lease().owner_pid.store(u64::from(process::id()), Ordering::Relaxed);
+    shared.lease().owner_since.store(unix_seconds(), Ordering::Relaxed);
+    if shared.control().pv_mode.load(Ordering::Relaxed) == PV_MODE_BY_ADDRESS {
+        session.notes.push(
+            "kernel and user mode of paravirtualized guests are told by the address: this Xen's own flag was not found"
+                .into(),
+        );
+    }
+    session.shared = Some(shared);
+    Ok(session)
+}
+
+fn settings(request: &Request) -> Result<Settings, ShimError> {
+    if !RATES_HZ.contains(&request.rate_hz) {
+        let (low, high) = (RATES_HZ.start(), RATES_HZ.end());
+        return Err(ShimError::Request(format!(
+            "a rate of {} Hz is out of range: the timer samples at {low} to {high} Hz",
+            request.rate_hz
+        )));
+    }
+    let most = (MAX_DATA_PAGES * PAGE_SIZE) as u64;
+    if request.ring_bytes > most {
+        return Err(ShimError::Request(format!(
+            "a ring of {} bytes is too large: {most} at most",
+            request.ring_bytes
+        )));
+    }
+    Ok(Settings {
+        period_ns: (1e9 / request.rate_hz) as u64,
+        lease_ns: LEASE.as_nanos() as u64,
+        ring_pages: request.ring_bytes.div_ceil(PAGE_SIZE as u64).max(1).next_power_of_two(),
+    })
+}
+
+fn find(xen: &Hypercalls) -> Result<Option<Payload>, ShimError> {
+    Ok(livepatch::list(xen)?.into_iter().find(|payload| payload.name == NAME))
+}
+
+/// Removes a shim that nobody owns any more; says so.
+fn remove_left_over(xen: &Hypercalls, left: &Payload) -> Result<String, ShimError> {
+    if left.state == State::Applied {
+        // Pages of another version can't be asked: such a shim is removed like one whose owner died.
+        if let Ok((pid, since)) = rings::owner(&xen.privcmd, &left.metadata)
+            && is_collector(pid)
+        {
+            let since = SystemTime::UNIX_EPOCH + Duration::from_secs(since);
+            return Err(ShimError::InUse { pid: pid as u32, since });
+        }
+        livepatch::revert(xen, NAME)?;
+    }
+    livepatch::unload(xen, NAME)?;
+    Ok("a shim that an earlier collector had left behind was removed first".into())
+}
+
+/// Whether a process lives and is a program of ours; process ids are handed out again.
+fn is_collector(pid: u64) -> bool {
+    let program = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    pid != u64::from(process::id())
+        && program(&pid.to_string()).is_some_and(|name| Some(name) == program("self"))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Session {
+    fn shared(&self) -> &Shared {
+        self.shared.as_ref().expect("mapped until the session ends")
+    }
+
+    fn take_out(&mut self) -> Result<Stopped, ShimError> {
+        if !std::mem::take(&mut self.loaded) {
+            return Ok(Stopped::default());
+        }
+        // Without mappings of ours, the hypervisor gets all of its memory back.
+        self.shared = None;
+        let pause = match find(&self.xen)? {
+            Some(payload) if payload.state == State::Applied => Some(livepatch::revert(&self.xen, NAME)?),
+            Some(_) => None,
+            None => return Ok(Stopped::default()),
+        };
+        livepatch::unload(&self.xen, NAME)?;
+        Ok(Stopped { pause })
+    }
+}
+
+impl Sampling for Session {
+    fn events(&self) -> Vec<Event> {
+        vec![Event {
+            name: "cpu-clock".into(),
+            unit: "ns".into(),
+            source: Source::Timer,
+            rate_hz: 1.0 / self.period.as_secs_f64(),
+        }]
+    }
+
+    fn started(&self) -> Time {
+        Time(self.shared().control().started.load(Ordering::Relaxed))
+    }
+
+    fn cpus(&self) -> Vec<PhysCpu> {
+        self.shared().rings.iter().map(rings::Ring::cpu).collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn load_pause(&self) -> Option<Duration> {
+        Some(self.load_pause)
+    }
+
+    fn renew(&self) {
+        self.shared().lease().renewed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Taken)) -> Watermark {
+        let shared = self.shared.as_mut().expect("mapped until the session ends");
+        shared.rings[ring].drain(each)
+    }
+
+    fn account(&self, ring: usize) -> CpuAccount {
+        self.shared().rings[ring].account()
+    }
+
+    fn quiesce(&mut self) -> Result<(), ShimError> {
+        let shared = self.shared();
+        shared.lease().command.store(COMMAND_QUIET, Ordering::SeqCst);
+        // Every sample after the store finds the command. One that was begun before it is waited for.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while shared.rings.iter().any(rings::Ring::at_work) {
+            if Instant::now() > deadline {
+                return Err(ShimError::Contract { what: "a sample is never ended".into() });
+            }
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn stop(mut self: Box<Self>) -> Result<Stopped, ShimError> {
+        self.take_out()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // An error has nowhere to go from here; the next start finds what is left, and the lease ends sampling.
+        let _ = self.take_out();
+    }
+}

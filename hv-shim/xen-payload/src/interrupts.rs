@@ -1,0 +1,229 @@
+//! The three pointers of Xen that the shim takes over, and what runs behind them.
+//!
+//! | pointer | what the shim does there |
+//! |---|---|
+//! | the local APIC timer's entry in `direct_apic_vector` | takes the sample, with the true interrupted frame |
+//! | the timer softirq's entry in `softirq_handlers` | after Xen has set the timer for its own next deadline, brings it forward to the next sample's due time |
+//! | `pm_idle` | puts the CPU's schedule to sleep and the timer back to Xen's deadline, so that idle CPUs stay asleep |
+//!
+//! Setting the timer for ourselves, rather than through a timer of Xen's, keeps the due times exact: Xen serves its
+//! timers up to 50 µs late to coalesce them, always away from whatever ran just before, and so would hide work that
+//! follows a guest's tick.
+
+use core::{
+    arch::asm,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use abi::{control::COMMAND_QUIET, ring::WATERMARK_ASLEEP};
+use sampler::{Machine, Verdict, interrupted, probe::Layout};
+
+use crate::{
+    hooks::{layout, lease},
+    machine::{InterruptsOff, ThisCpu, stack_top},
+    percpu::{self, Cpu},
+    xen::{address, call},
+};
+
+/// The timers' softirq (`TIMER_SOFTIRQ` in xen/softirq.h).
+const TIMER_SOFTIRQ: u64 = 0;
+
+/// The closest that the timer is ever set: nearer ones could pass before they are set.
+const SHORTEST_NS: u64 = 5_000;
+
+unsafe extern "C" {
+    fn xenoscope_enter_timer();
+    fn xenoscope_enter_softirq();
+    fn xenoscope_enter_idle();
+}
+
+/// What `pm_idle` pointed to.
+static IDLE: AtomicU64 = AtomicU64::new(0);
+
+/// A function pointer of Xen.
+fn slot(address: u64) -> &'static AtomicU64 {
+    // SAFETY: aligned pointers in Xen's data, alive for as long as Xen runs; Xen reads them with single loads.
+    unsafe { &*(address as *const AtomicU64) }
+}
+
+fn timer_slot(layout: &Layout) -> &'static AtomicU64 {
+    slot(address!(direct_apic_vector) + layout.timer_vector * 8)
+}
+
+fn softirq_slot() -> &'static AtomicU64 {
+    slot(address!(softirq_handlers) + TIMER_SOFTIRQ * 8)
+}
+
+/// Begins to sample all CPUs that have a state. Returns since when.
+pub(crate) fn install(layout: &Layout, cpus: u64) -> u64 {
+    let now = system_time();
+    let word = lease().renewed.load(Ordering::Relaxed);
+    for number in 0..cpus {
+        let cpu = percpu::cpu(number);
+        if !cpu.is_null() {
+            // SAFETY: no interrupt finds its way to the state yet.
+            unsafe {
+                (*cpu).schedule.start(now, word);
+                (*cpu).ring.header().watermark.0.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+    IDLE.store(slot(address!(pm_idle)).load(Ordering::Relaxed), Ordering::Relaxed);
+    slot(address!(pm_idle)).store(address!(of xenoscope_enter_idle), Ordering::Release);
+    softirq_slot().store(address!(of xenoscope_enter_softirq), Ordering::Release);
+    timer_slot(layout).store(address!(of xenoscope_enter_timer), Ordering::Release);
+    for number in 0..cpus {
+        if !percpu::cpu(number).is_null() {
+            // The softirq sets that CPU's timer.
+            // SAFETY: void cpu_raise_softirq(unsigned int cpu, unsigned int nr), from any context.
+            unsafe { call!(cpu_raise_softirq, number, TIMER_SOFTIRQ) };
+        }
+    }
+    now
+}
+
+/// Gives the pointers back. One that somebody else has taken over since is left to him.
+pub(crate) fn restore(layout: &Layout) {
+    let give_back = |slot: &AtomicU64, ours: u64, theirs: u64| {
+        let _ = slot.compare_exchange(ours, theirs, Ordering::AcqRel, Ordering::Relaxed);
+    };
+    give_back(slot(address!(pm_idle)), address!(of xenoscope_enter_idle), IDLE.load(Ordering::Relaxed));
+    give_back(softirq_slot(), address!(of xenoscope_enter_softirq), address!(timer_softirq_action));
+    if layout.timer_vector != 0 {
+        give_back(timer_slot(layout), address!(of xenoscope_enter_timer), address!(apic_timer_interrupt));
+    }
+}
+
+/// The local APIC timer's interrupt, interrupts off. `regs` is what this Xen passes to such handlers: up to 4.18 the
+/// interrupted frame, later nothing.
+#[unsafe(no_mangle)]
+extern "C" fn xenoscope_timer(regs: u64) {
+    if let Some(cpu) = this_cpu() {
+        let now = system_time();
+        let lease = lease();
+        let quiet = lease.command.load(Ordering::Relaxed) == COMMAND_QUIET;
+        let verdict = cpu.schedule.interrupt(now, lease.renewed.load(Ordering::Relaxed), quiet);
+        match verdict {
+            Verdict::Sample { weight } => take(cpu, now, weight),
+            Verdict::NotDue => {}
+        }
+    }
+    // SAFETY: the handler that this one stands in for, with what it was given.
+    unsafe { call!(apic_timer_interrupt, regs) };
+}
+
+#[inline(always)]
+fn take(cpu: &mut Cpu, now: u64, weight: u64) {
+    let header = cpu.ring.header();
+    let Some(sequence) = cpu.producer.begin(header) else { return };
+    // do_IRQ keeps the interrupted frame per CPU, in every version.
+    let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
+    let sample = interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight);
+    cpu.producer.write(&sample.encode(), &cpu.ring, header, cpu.ring.consumer());
+    // After the record: who sees the watermark sees the record too.
+    header.watermark.0.store(now, Ordering::Release);
+}
+
+/// The timers' softirq: interrupts on, no lock held.
+#[unsafe(no_mangle)]
+extern "C" fn xenoscope_softirq() {
+    // SAFETY: the handler that this one stands in for; it takes no arguments.
+    unsafe { call!(timer_softirq_action) };
+    let _off = InterruptsOff::new();
+    if let Some(cpu) = this_cpu() {
+        take_idle_over();
+        header_follows_schedule(cpu);
+        set_timer(cpu.schedule.due());
+    }
+}
+
+/// What idle CPUs do, with the schedule asleep meanwhile.
+#[unsafe(no_mangle)]
+extern "C" fn xenoscope_idle() {
+    {
+        let _off = InterruptsOff::new();
+        if let Some(cpu) = this_cpu() {
+            let armed = cpu.schedule.due().is_some();
+            cpu.schedule.sleep();
+            cpu.ring.header().watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
+            if armed {
+                set_timer(None);
+            }
+        }
+    }
+    // SAFETY: what pm_idle pointed to: void (void). Through Xen's own thunk, which is whatever this host needs
+    // against speculation through indirect branches.
+    unsafe {
+        asm!("call {thunk}", thunk = sym crate::xen::__x86_indirect_thunk_rax,
+            inout("rax") IDLE.load(Ordering::Relaxed) => _, clobber_abi("C"));
+    }
+    let _off = InterruptsOff::new();
+    if let Some(cpu) = this_cpu() {
+        let now = system_time();
+        cpu.schedule.wake(now);
+        cpu.ring.header().watermark.0.store(now, Ordering::Release);
+        header_follows_schedule(cpu);
+        set_timer(cpu.schedule.due());
+    }
+}
+
+/// A CPU that is quiet says so, with a watermark that holds nobody up.
+fn header_follows_schedule(cpu: &Cpu) {
+    let header = cpu.ring.header();
+    header.counts.0.quiet_ns.store(cpu.schedule.quiet_ns(), Ordering::Relaxed);
+    if cpu.schedule.due().is_none() {
+        header.watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
+    }
+}
+
+/// The idle driver is chosen late, when dom0 has told Xen about the processor's power states: follow it.
+fn take_idle_over() {
+    let ours = address!(of xenoscope_enter_idle);
+    let slot = slot(address!(pm_idle));
+    let current = slot.load(Ordering::Relaxed);
+    if current != ours {
+        IDLE.store(current, Ordering::Relaxed);
+        let _ = slot.compare_exchange(current, ours, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+/// Sets this CPU's timer for Xen's next deadline or ours, whichever comes first. Interrupts are off.
+fn set_timer(ours: Option<u64>) {
+    // `timer_deadline` is what Xen last set the timer for; 0 is none.
+    let xens = ThisCpu.read(this_cpus_own(address!(per_cpu__timer_deadline)));
+    let at = match ours {
+        Some(due) if xens == 0 || due < xens => due.max(system_time() + SHORTEST_NS),
+        _ => xens,
+    };
+    // SAFETY: int reprogram_timer(s_time_t timeout), which touches this CPU's timer only: 0 switches it off; it
+    // returns 0 where the time has passed.
+    let set = unsafe { call!(reprogram_timer, at) } as u32;
+    if set == 0 && at != 0 {
+        // Xen's own way out: look again what is due.
+        // SAFETY: void raise_softirq(unsigned int nr), from any context.
+        unsafe { call!(raise_softirq, TIMER_SOFTIRQ) };
+    }
+}
+
+/// Nanoseconds of Xen's system time.
+#[inline(always)]
+fn system_time() -> u64 {
+    // SAFETY: s_time_t get_s_time(void), from any context.
+    unsafe { call!(get_s_time) }
+}
+
+/// This CPU's state. Interrupts must be off, so that nobody else on this CPU has it.
+#[inline(always)]
+fn this_cpu() -> Option<&'static mut Cpu> {
+    // cpu_info: processor_id stands in the word before current_vcpu.
+    let number = ThisCpu.read32(stack_top() - layout().current_below_top - 8);
+    // SAFETY: interrupts are off, and each CPU reaches its own state only.
+    unsafe { percpu::cpu(u64::from(number)).as_mut() }
+}
+
+/// This CPU's copy of a per-CPU variable.
+#[inline(always)]
+fn this_cpus_own(variable: u64) -> u64 {
+    // cpu_info: per_cpu_offset stands behind current_vcpu.
+    variable.wrapping_add(ThisCpu.read(stack_top() - layout().current_below_top + 8))
+}

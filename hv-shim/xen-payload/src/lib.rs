@@ -1,0 +1,30 @@
+//! The shim that Xen loads as a livepatch: it binds the sampling core to the running hypervisor.
+//!
+//! Comes in: the timer's interrupts, through three function pointers of Xen that the shim takes over (the local
+//! APIC timer's entry in the table of direct interrupts, the timer softirq's handler, `pm_idle`), and its settings.
+//! Goes out: samples, into rings of pages that dom0 maps. Not here: decisions of any kind, which are `sampler`'s,
+//! and the rings' layout, which is `abi`'s.
+//!
+//! No function of Xen is patched. Its life: dom0's loader resolves every symbol, uploads the object and applies it;
+//! the *postapply* hook probes, allocates and takes the pointers over; the *unload* hook, which runs while all CPUs
+//! stand still, gives them back; the *postrevert* hook frees the pages. Where the probe refuses, the shim stays
+//! inert and says why in its metadata.
+//!
+//! The interrupt path calls nothing of Xen but its clock and the handlers that it stands in for: no lock, no
+//! allocation, no printing.
+#![no_std]
+
+mod hooks;
+mod interrupts;
+mod machine;
+mod metadata;
+mod pages;
+mod percpu;
+mod xen;
+
+/// Nothing here panics; if something did, stopping at an invalid opcode shows where.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: ud2 has no operands and does not return.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
+}

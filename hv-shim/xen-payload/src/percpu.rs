@@ -1,0 +1,162 @@
+//! What the shim keeps for each CPU: one private page, which also lists the ring's pages.
+
+use core::{
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicU64, Ordering},
+};
+
+use abi::{
+    PAGE_WORDS,
+    control::{directory, directory::MAX_DATA_PAGES},
+    ring::{ConsumerPage, Data, Producer, RingHeader, WATERMARK_ASLEEP},
+};
+use sampler::{Schedule, probe::Refusal};
+
+use crate::{
+    hooks::config,
+    machine::time_stamp,
+    pages::{Access, Page},
+};
+
+/// `NR_CPUS` of the largest Xen that anybody builds.
+pub(crate) const MAX_CPUS: usize = 4096;
+
+static CPUS: [AtomicPtr<Cpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+
+/// One CPU's state. Touched by that CPU alone, with interrupts off, between [`publish`] and [`retire`].
+pub(crate) struct Cpu {
+    pub(crate) schedule: Schedule,
+    pub(crate) producer: Producer,
+    pub(crate) ring: Ring,
+}
+
+const _: () = assert!(size_of::<Cpu>() <= abi::PAGE_SIZE);
+
+impl Cpu {
+    /// Allocates a CPU's state and ring. Whatever was taken before a failure is given back.
+    pub(crate) fn allocate(number: u64) -> Result<*mut Self, Refusal> {
+        let config = config();
+        let page = Page::private()?;
+        let this: *mut Self = page.cast();
+        // Built in place: a copy would call memcpy, and Xen has one of its own by that name.
+        // SAFETY: the page is ours, cleared, large and aligned enough; a ring of no pages is what zeros mean.
+        unsafe {
+            let seed = time_stamp() ^ (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (&raw mut (*this).schedule).write(Schedule::new(config.period_ns, config.lease_ns, seed));
+            (&raw mut (*this).producer).write(Producer::new(config.ring_pages as usize));
+            if let Err(refusal) = (*this).ring.allocate(config.ring_pages as usize) {
+                Self::free(this);
+                return Err(refusal);
+            }
+            (*this).ring.describe(number);
+        }
+        Ok(this)
+    }
+
+    pub(crate) fn directory_mfn(&self) -> u64 {
+        self.ring.mfn_of(DIRECTORY)
+    }
+
+    /// Gives everything back.
+    ///
+    /// # Safety
+    /// `this` came from [`Self::allocate`], and no CPU uses it any more.
+    pub(crate) unsafe fn free(this: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { (*this).ring.free() };
+        Page::of(this).free_private();
+    }
+}
+
+/// The places of the pages that are not data.
+const DIRECTORY: usize = 0;
+const HEADER: usize = 1;
+const CONSUMER: usize = 2;
+const DATA: usize = 3;
+
+/// The ring's pages as the producer sees them: the directory, the header, the consumer's page, then the data.
+pub(crate) struct Ring {
+    count: usize,
+    pages: [*mut u64; DATA + MAX_DATA_PAGES],
+}
+
+impl Ring {
+    #[inline(always)]
+    pub(crate) fn header(&self) -> &RingHeader {
+        // SAFETY: the page lives as long as this ring; all its fields are atomics.
+        unsafe { &*self.pages[HEADER].cast() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn consumer(&self) -> &ConsumerPage {
+        // SAFETY: as above; dom0 writes it, hence atomics.
+        unsafe { &*self.pages[CONSUMER].cast() }
+    }
+
+    fn allocate(&mut self, data_pages: usize) -> Result<(), Refusal> {
+        for page in self.pages.iter_mut().take(DATA + data_pages) {
+            let access = if self.count == CONSUMER { Access::Writable } else { Access::ReadOnly };
+            *page = Page::shared(access)?.words();
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    /// Fills in what dom0 reads.
+    fn describe(&self, number: u64) {
+        let words = self.pages[DIRECTORY];
+        // SAFETY: the directory is ours, and the indexes are inside of it.
+        unsafe {
+            *words.add(directory::HEADER) = self.mfn_of(HEADER);
+            *words.add(directory::CONSUMER) = self.mfn_of(CONSUMER);
+            *words.add(directory::DATA_PAGES) = (self.count - DATA) as u64;
+            for place in DATA..self.count {
+                *words.add(directory::DATA + place - DATA) = self.mfn_of(place);
+            }
+        }
+        let header = self.header();
+        header.cpu.store(number, Ordering::Relaxed);
+        header.size.store(((self.count - DATA) * PAGE_WORDS) as u64, Ordering::Relaxed);
+        header.watermark.0.store(WATERMARK_ASLEEP, Ordering::Relaxed);
+    }
+
+    fn mfn_of(&self, place: usize) -> u64 {
+        Page::of(self.pages[place]).mfn()
+    }
+
+    fn free(&self) {
+        for &page in self.pages.iter().take(self.count) {
+            Page::of(page).free_shared();
+        }
+    }
+}
+
+impl Data for Ring {
+    #[inline(always)]
+    fn word(&self, place: usize) -> &AtomicU64 {
+        // SAFETY: places are below the circle's size, which is the number of data pages, all of them listed.
+        unsafe {
+            let page = *self.pages.get_unchecked(DATA + place / PAGE_WORDS);
+            AtomicU64::from_ptr(page.add(place % PAGE_WORDS))
+        }
+    }
+}
+
+/// The state of a CPU, null where it is not sampled.
+#[inline(always)]
+pub(crate) fn cpu(number: u64) -> *mut Cpu {
+    match CPUS.get(number as usize) {
+        Some(cpu) => cpu.load(Ordering::Acquire),
+        None => ptr::null_mut(),
+    }
+}
+
+/// Lets a CPU find its state.
+pub(crate) fn publish(number: u64, cpu: *mut Cpu) {
+    CPUS[number as usize].store(cpu, Ordering::Release);
+}
+
+/// Takes a CPU's state away; null where it had none.
+pub(crate) fn retire(number: u64) -> *mut Cpu {
+    CPUS[number as usize].swap(ptr::null_mut(), Ordering::AcqRel)
+}

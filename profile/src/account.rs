@@ -1,0 +1,106 @@
+//! What was taken, and what was not: counts with a source and a cause, data like any other.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DomainId, PhysCpu, Time};
+
+/// Why a sample that was due is not in the recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossCause {
+    /// The CPU's ring was full: the collector did not keep up.
+    RingFull,
+    /// The sampling interrupt came while one was being handled.
+    Nested,
+    /// The collector's side of the ring was damaged, so the producer refused to write.
+    RingDamaged,
+    /// A record that the collector could not read.
+    Unreadable,
+}
+
+impl LossCause {
+    /// All causes.
+    pub const ALL: [Self; 4] = [Self::RingFull, Self::Nested, Self::RingDamaged, Self::Unreadable];
+
+    /// The word used in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring-full",
+            Self::Nested => "nested",
+            Self::RingDamaged => "ring-damaged",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for LossCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One CPU's books since sampling began. They balance: `taken = written + filtered + lost`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuAccount {
+    /// Samples that were due and attempted.
+    pub taken: u64,
+    /// Samples that reached the recording.
+    pub written: u64,
+    /// Samples left out because the user asked for it.
+    pub filtered: u64,
+    /// Samples lost, by cause.
+    pub lost: BTreeMap<LossCause, u64>,
+    /// Nanoseconds in which nothing was due because the shim had gone quiet (no collector renewed its lease).
+    pub quiet_ns: u64,
+}
+
+impl CpuAccount {
+    /// Samples lost for whatever cause.
+    pub fn lost_total(&self) -> u64 {
+        self.lost.values().fold(0, |sum, &count| sum.saturating_add(count))
+    }
+
+    /// Whether every sample taken is accounted for.
+    pub fn balances(&self) -> bool {
+        let kept = self.written.checked_add(self.filtered);
+        kept.and_then(|kept| kept.checked_add(self.lost_total())) == Some(self.taken)
+    }
+}
+
+/// The CPU time that the hypervisor itself accounts to a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainTime {
+    /// Whose.
+    pub domain: DomainId,
+    /// Since sampling began or the domain was born, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// The books of the whole machine at one moment; a later snapshot replaces an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When it was made.
+    pub time: Time,
+    /// Every CPU's books.
+    pub cpus: Vec<(PhysCpu, CpuAccount)>,
+    /// Nanoseconds of CPU time in which no domain ran, of all CPUs since sampling began, by the hypervisor's account.
+    pub idle_ns: u64,
+    /// Every domain's CPU time, the dead ones' last known included.
+    pub domains: Vec<DomainTime>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_balance_only_when_every_sample_is_accounted_for() {
+        let mut account = CpuAccount { taken: 10, written: 6, filtered: 1, ..CpuAccount::default() };
+        assert!(!account.balances());
+        account.lost.insert(LossCause::RingFull, 2);
+        account.lost.insert(LossCause::Nested, 1);
+        assert!(account.balances());
+    }
+}

@@ -1,0 +1,54 @@
+//! What was counted, and how the samples were taken.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// An index into the recording's list of [`Event`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EventId(pub u16);
+
+/// One thing that was sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// What users call it: `cpu-clock`, `cycles`.
+    pub name: String,
+    /// What a sample's weight counts: `ns`, `cycles`.
+    pub unit: String,
+    /// How the samples were taken.
+    pub source: Source,
+    /// The rate asked for, per CPU, in hertz.
+    pub rate_hz: f64,
+}
+
+/// How samples were taken. Each way has a bias, which every report states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The local APIC timer's interrupt, at randomized periods.
+    Timer,
+}
+
+impl Source {
+    /// The word used in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timer => "timer",
+        }
+    }
+
+    /// What this way of sampling cannot see, in a sentence for the user.
+    pub fn bias(self) -> &'static str {
+        match self {
+            Self::Timer => {
+                "interrupt-driven: code that runs with interrupts off is charged to the instruction that turns them on"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

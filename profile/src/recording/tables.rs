@@ -1,0 +1,132 @@
+//! What the numbers in samples stand for.
+
+use std::{collections::BTreeMap, iter};
+
+use crate::{
+    Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Sample, Space, Time,
+};
+
+use super::{Damage, Fact};
+
+/// No chain has more frames. A longer one would make the work of a reader grow with the square of the file.
+pub const MAX_DEPTH: u16 = 1024;
+
+/// The tables of a recording: every number in a sample that was read from it resolves here.
+///
+/// The look-ups take numbers from the same recording only, and panic on others.
+#[derive(Debug, Default)]
+pub struct Tables {
+    domains: BTreeMap<DomainId, Domain>,
+    gone: BTreeMap<DomainId, Time>,
+    names: Vec<Box<str>>,
+    frames: Vec<Frame>,
+    chains: Vec<Chain>,
+    depths: Vec<u16>,
+}
+
+impl Tables {
+    /// All domains that were seen, by their handles.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.values()
+    }
+
+    /// A domain.
+    pub fn domain(&self, id: DomainId) -> &Domain {
+        &self.domains[&id]
+    }
+
+    /// When a domain was found to be gone, if it was.
+    pub fn gone(&self, id: DomainId) -> Option<Time> {
+        self.gone.get(&id).copied()
+    }
+
+    /// A text.
+    pub fn name(&self, id: NameId) -> &str {
+        &self.names[id.0 as usize]
+    }
+
+    /// A frame.
+    pub fn frame(&self, id: FrameId) -> &Frame {
+        &self.frames[id.0 as usize]
+    }
+
+    /// A link of a call chain.
+    pub fn chain(&self, id: ChainId) -> Chain {
+        self.chains[id.0 as usize]
+    }
+
+    /// The frames of a call chain, innermost first.
+    pub fn frames(&self, id: ChainId) -> impl Iterator<Item = &Frame> {
+        iter::successors(Some(self.chain(id)), |link| link.caller.map(|caller| self.chain(caller)))
+            .map(|link| self.frame(link.frame))
+    }
+
+    /// Enters a fact, if all that it refers to is known.
+    pub(super) fn learn(&mut self, fact: Fact) -> Result<(), Damage> {
+        match fact {
+            Fact::Domain(domain) => {
+                self.domains.insert(domain.id, domain);
+            }
+            Fact::DomainGone { domain, at } => {
+                self.check_domain(domain)?;
+                self.gone.insert(domain, at);
+            }
+            Fact::Name(name) => self.names.push(name.into()),
+            Fact::Frame(frame) => {
+                match frame.space {
+                    Space::Hypervisor => {}
+                    Space::Kernel(domain) | Space::User(domain, _) => self.check_domain(domain)?,
+                }
+                for name in [frame.function, frame.module].into_iter().flatten() {
+                    check("name", name.0, self.names.len())?;
+                }
+                self.frames.push(frame);
+            }
+            Fact::Chain(chain) => {
+                check("frame", chain.frame.0, self.frames.len())?;
+                let depth = match chain.caller {
+                    None => 1,
+                    Some(caller) => {
+                        check("chain", caller.0, self.chains.len())?;
+                        self.depths[caller.0 as usize] + 1
+                    }
+                };
+                if depth > MAX_DEPTH {
+                    return Err(Damage::TooDeep(MAX_DEPTH));
+                }
+                self.chains.push(chain);
+                self.depths.push(depth);
+            }
+            // Notes are not referred to; the reader keeps them.
+            Fact::Note(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Checks that all that a sample refers to is known.
+    pub(super) fn check_sample(&self, sample: &Sample, events: usize) -> Result<(), Damage> {
+        let EventId(event) = sample.event;
+        check("event", event.into(), events)?;
+        check("chain", sample.chain.0, self.chains.len())?;
+        for domain in [sample.charged_to, sample.vcpu.map(|vcpu| vcpu.domain)].into_iter().flatten() {
+            self.check_domain(domain)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the domains of a snapshot are known.
+    pub(super) fn check_times(&self, times: &[DomainTime]) -> Result<(), Damage> {
+        times.iter().try_for_each(|time| self.check_domain(time.domain))
+    }
+
+    fn check_domain(&self, id: DomainId) -> Result<(), Damage> {
+        match self.domains.contains_key(&id) {
+            true => Ok(()),
+            false => Err(Damage::Unknown { what: "domain", id: id.0 }),
+        }
+    }
+}
+
+fn check(what: &'static str, id: u32, count: usize) -> Result<(), Damage> {
+    if (id as usize) < count { Ok(()) } else { Err(Damage::Unknown { what, id }) }
+}

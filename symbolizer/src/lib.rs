@@ -1,0 +1,46 @@
+//! Images to names.
+//!
+//! Comes in: ELF files, kernels' symbol lists (`/proc/kallsyms`, `System.map`) and the hypervisor's own, as bytes or
+//! as files that a user named; then addresses, each with the space whose code it is. Goes out: [`Resolved`], the
+//! function, the module and the offset of an address, or none of them where nothing claims it.
+//!
+//! [`SymbolTable`] answers for one image, [`Symbolizer`] knows whose images they are. Only [`load`] does input and
+//! output; everything below it takes bytes, is bounded and returns a [`ParseError`] for whatever is wrong with them.
+//!
+//! ```
+//! use profile::{CodeAddress, DomainId, Space};
+//! use symbolizer::{SymbolTable, Symbolizer};
+//!
+//! let kallsyms = b"ffffffff81000000 t do_idle\nffffffff81000040 T _etext\n";
+//! let mut symbolizer = Symbolizer::default();
+//! symbolizer.set_kernel(DomainId(1), "vmlinux", SymbolTable::from_kallsyms(kallsyms)?);
+//!
+//! let address = CodeAddress::InstructionPointer(0xffffffff81000010);
+//! let resolved = symbolizer.resolve(Space::Kernel(DomainId(1)), address);
+//! assert_eq!(resolved.function.as_deref(), Some("do_idle"));
+//! assert_eq!(resolved.offset.0, 0x10);
+//! # Ok::<(), symbolizer::ParseError>(())
+//! ```
+//!
+//! Not here: how symbols are got from a hypervisor or a running guest, unwinding, debug info, and the escaping of
+//! names, which are untrusted text up to the edge where they are shown.
+#![forbid(unsafe_code)]
+
+mod demangle;
+mod elf;
+mod error;
+mod image;
+mod kallsyms;
+mod listing;
+mod load;
+mod preference;
+mod symbolizer;
+mod table;
+mod xen;
+
+pub use demangle::demangle;
+pub use error::{ParseError, SymbolizerError};
+pub use image::{Executable, Image};
+pub use load::{ImageFile, load};
+pub use symbolizer::{Resolved, Symbolizer};
+pub use table::{Symbol, SymbolTable};

@@ -1,0 +1,130 @@
+//! Whose image names an address.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use profile::{CodeAddress, DomainId, ImageOffset, Space};
+
+use crate::{Executable, SymbolTable, SymbolizerError, demangle};
+
+/// What the hypervisor's image is called.
+const HYPERVISOR: &str = "xen";
+
+/// The images of the hypervisor and of all domains.
+///
+/// It keeps no answers: callers ask once for each new address and remember.
+#[derive(Debug, Default)]
+pub struct Symbolizer {
+    hypervisor: Option<SymbolTable>,
+    domains: HashMap<DomainId, DomainImages>,
+}
+
+#[derive(Debug, Default)]
+struct DomainImages {
+    kernel: Option<Kernel>,
+    executables: Vec<Executable>,
+}
+
+#[derive(Debug)]
+struct Kernel {
+    name: String,
+    symbols: SymbolTable,
+}
+
+/// What is known of an address, in the terms of [`profile::Frame`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved<'a> {
+    /// The function, demangled: untrusted text.
+    pub function: Option<Cow<'a, str>>,
+    /// The image that the address lies in: untrusted text.
+    pub module: Option<&'a str>,
+    /// The offset from the start of `function` if that is known, else from the start of `module`, else 0.
+    pub offset: ImageOffset,
+}
+
+impl Resolved<'_> {
+    /// What nothing claims.
+    const NOWHERE: Self = Self { function: None, module: None, offset: ImageOffset(0) };
+}
+
+impl Symbolizer {
+    /// Names the hypervisor's code from now on.
+    pub fn set_hypervisor(&mut self, symbols: SymbolTable) {
+        self.hypervisor = Some(symbols);
+    }
+
+    /// Names a domain's kernel code from now on. Code of loadable modules is shown under their own names, all else
+    /// under `name`.
+    pub fn set_kernel(&mut self, domain: DomainId, name: impl Into<String>, symbols: SymbolTable) {
+        self.domains.entry(domain).or_default().kernel = Some(Kernel { name: name.into(), symbols });
+    }
+
+    /// Names what runs in a domain's processes at the addresses of `executable`, whichever the process.
+    ///
+    /// Fails where that would be a guess: another executable of the domain has code at some of the same addresses.
+    pub fn add_executable(
+        &mut self,
+        domain: DomainId,
+        executable: Executable,
+    ) -> Result<(), SymbolizerError> {
+        let known = &mut self.domains.entry(domain).or_default().executables;
+        for other in known.iter() {
+            if let Some(address) = shared_address(other, &executable) {
+                let (first, second) = (other.name().to_owned(), executable.name().to_owned());
+                return Err(SymbolizerError::Ambiguous { domain, first, second, address });
+            }
+        }
+        known.push(executable);
+        Ok(())
+    }
+
+    /// Drops all that is known of a domain, which died or booted anew.
+    pub fn forget(&mut self, domain: DomainId) {
+        self.domains.remove(&domain);
+    }
+
+    /// Names or at least locates an address.
+    pub fn resolve(&self, space: Space, address: CodeAddress) -> Resolved<'_> {
+        let inside = address.for_lookup();
+        match space {
+            Space::Hypervisor => {
+                self.hypervisor.as_ref().map(|symbols| resolve_in(HYPERVISOR, symbols, address))
+            }
+            Space::Kernel(domain) => self
+                .domains
+                .get(&domain)
+                .and_then(|images| images.kernel.as_ref())
+                .map(|kernel| resolve_in(&kernel.name, &kernel.symbols, address)),
+            Space::User(domain, _) => self
+                .domains
+                .get(&domain)
+                .and_then(|images| {
+                    images.executables.iter().find(|executable| executable.has_code_at(inside))
+                })
+                .map(|executable| resolve_in(executable.name(), executable.symbols(), address)),
+        }
+        .unwrap_or(Resolved::NOWHERE)
+    }
+}
+
+/// The first address at which both have code.
+fn shared_address(a: &Executable, b: &Executable) -> Option<u64> {
+    let starts =
+        |executable: &Executable| executable.text().iter().map(|range| range.start).collect::<Vec<_>>();
+    // Where two ranges meet, one of them begins in the other.
+    let in_b = starts(a).into_iter().filter(|&start| b.has_code_at(start));
+    in_b.chain(starts(b).into_iter().filter(|&start| a.has_code_at(start))).min()
+}
+
+fn resolve_in<'a>(image: &'a str, symbols: &'a SymbolTable, address: CodeAddress) -> Resolved<'a> {
+    let (inside, raw) = (address.for_lookup(), address.raw());
+    let offset_from = |start| ImageOffset(raw.wrapping_sub(start));
+    if let Some(symbol) = symbols.lookup(inside) {
+        let (module, offset) = (symbol.module.unwrap_or(image), offset_from(symbol.start));
+        return Resolved { function: Some(demangle(symbol.name)), module: Some(module), offset };
+    }
+    let extent = symbols.extent();
+    if extent.contains(&inside) {
+        return Resolved { function: None, module: Some(image), offset: offset_from(extent.start) };
+    }
+    Resolved::NOWHERE
+}

@@ -1,0 +1,22 @@
+//! The symbols that a running Xen gives of itself.
+
+use crate::{
+    ParseError, SymbolTable,
+    listing::{self, Listed},
+};
+
+impl SymbolTable {
+    /// Takes the answers of `XENPF_get_symbol`: address, the letter that `nm` would print, name.
+    ///
+    /// Xen tells its static functions apart by the file that they are in, `arch/x86/irq.c#do_IRQ`. The address does
+    /// that here, so the function alone is kept.
+    pub fn from_xen<'a>(symbols: impl IntoIterator<Item = (u64, char, &'a str)>) -> Result<Self, ParseError> {
+        let listed = |(address, kind, name): (_, char, &'a str)| Listed {
+            address,
+            kind: u8::try_from(kind).unwrap_or(b'?'),
+            name: name.rsplit_once('#').map_or(name, |(_, function)| function),
+            module: None,
+        };
+        listing::table(symbols.into_iter().map(listed).collect())
+    }
+}

@@ -1,0 +1,121 @@
+//! The files that a scenario puts into a domain: copied from this machine, or compiled for it.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::cache::Cache;
+use crate::command;
+use crate::tree::Tree;
+
+/// A file of a scenario.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct FileEntry {
+    source: Source,
+    to: String,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// A file, or a folder with all that is in it.
+    Copied { from: PathBuf },
+    /// A C program, linked statically so that it runs in any domain.
+    Compiled { program: PathBuf, flags: Vec<String> },
+}
+
+/// A file as the scenario writes it down.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    from: Option<PathBuf>,
+    cc: Option<PathBuf>,
+    #[serde(default)]
+    cflags: Vec<String>,
+    to: String,
+}
+
+impl TryFrom<Written> for FileEntry {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written { from, cc, cflags, to } = written;
+        if !to.starts_with('/') {
+            return Err(format!("`to`: {to:?} is not an absolute path"));
+        }
+        let source = match (from, cc) {
+            (Some(from), None) if cflags.is_empty() => Source::Copied { from },
+            (Some(_), None) => return Err("`cflags` go with `cc`".to_owned()),
+            (None, Some(program)) => Source::Compiled { program, flags: cflags },
+            _ => return Err("a file has either `from` or `cc`".to_owned()),
+        };
+        Ok(FileEntry { source, to })
+    }
+}
+
+/// Adds the files to a tree; their paths on this machine start from `folder`.
+pub(crate) fn add_to(tree: &mut Tree, entries: &[FileEntry], folder: &Path, cache: &Cache) -> Result<()> {
+    for entry in entries {
+        match &entry.source {
+            Source::Copied { from } => copy(tree, &folder.join(from), &entry.to)?,
+            Source::Compiled { program, flags } => {
+                let binary = compile(&folder.join(program), flags, cache)?;
+                tree.file(&entry.to, 0o755, fs::read(&binary)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn copy(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
+    let about = || format!("cannot read {}", from.display());
+    let metadata = fs::metadata(from).with_context(about)?;
+    if !metadata.is_dir() {
+        tree.file(to, metadata.permissions().mode(), fs::read(from).with_context(about)?);
+        return Ok(());
+    }
+    tree.folder(to);
+    for entry in fs::read_dir(from).with_context(about)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().with_context(|| format!("a name in {} is not UTF-8", from.display()))?;
+        copy(tree, &entry.path(), &format!("{}/{name}", to.trim_end_matches('/')))?;
+    }
+    Ok(())
+}
+
+/// Compiles a C program once for each source and set of flags.
+fn compile(program: &Path, flags: &[String], cache: &Cache) -> Result<PathBuf> {
+    let source = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let mut hasher = DefaultHasher::new();
+    (&source, flags).hash(&mut hasher);
+    let name = program.file_stem().unwrap_or_default().to_string_lossy();
+    let binary = cache.folder("programs")?.join(format!("{name}-{:016x}", hasher.finish()));
+    if binary.exists() {
+        return Ok(binary);
+    }
+    // Under another name first: a compiler that is interrupted must not leave half a program in the cache.
+    let unfinished = binary.with_extension("new");
+    let mut cc = Command::new("cc");
+    cc.args(["-std=gnu11", "-O2", "-g", "-Wall", "-static", "-fno-pie", "-no-pie"]);
+    cc.args(["-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer"])
+        .args(flags)
+        .arg("-o")
+        .arg(&unfinished)
+        .arg(program);
+    let done = command::output(&mut cc, "apt-get install gcc libc6-dev")?;
+    if !done.status.success() {
+        bail!(
+            "cc cannot compile {}:\n{}",
+            program.display(),
+            String::from_utf8_lossy(&done.stderr).trim_end()
+        );
+    }
+    fs::rename(&unfinished, &binary)?;
+    Ok(binary)
+}

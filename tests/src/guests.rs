@@ -1,0 +1,118 @@
+//! Guests: what they boot from, and how `xl` is told about them.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use crate::kernels::Kernel;
+use crate::scenario::{Guest, GuestKind};
+use crate::tree::Tree;
+
+/// Where a guest's files are in dom0.
+pub(crate) fn folder(name: &str) -> String {
+    format!("/guests/{name}")
+}
+
+/// A guest's root file system; `files` are the scenario's own.
+pub(crate) fn root(guest: &Guest, files: &Tree, busybox: &[u8]) -> Tree {
+    let mut root = Tree::default();
+    root.file("/bin/busybox", 0o755, busybox);
+    root.link("/bin/sh", "busybox");
+    root.file("/init", 0o755, include_str!("init/guest.sh"));
+    root.file("/lab/init.sh", 0o644, script(&guest.init));
+    root.character_device("/dev/console", 5, 1);
+    root.graft("", files);
+    root
+}
+
+/// The initramfs of a guest whose root file system is on a disk.
+pub(crate) fn way_to_disk(kernel: &Kernel, busybox: &[u8]) -> Result<Tree> {
+    let mut tree = Tree::default();
+    tree.file("/bin/busybox", 0o755, busybox);
+    tree.file("/init", 0o755, include_str!("init/disk.sh"));
+    tree.character_device("/dev/console", 5, 1);
+    kernel.add_modules(&mut tree, &["xen-blkfront", "ext4"])?;
+    Ok(tree)
+}
+
+/// Shell lines as a script.
+pub(crate) fn script(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The guest's configuration for `xl`; `disk` is the device in dom0 that its root file system is on, if any.
+pub(crate) fn xl_config(guest: &Guest, disk: Option<&str>) -> String {
+    let name = guest.name.get_ref();
+    let folder = folder(name);
+    let kind = match guest.kind.get_ref() {
+        GuestKind::Pv => "pv",
+        GuestKind::Pvh => "pvh",
+        GuestKind::Hvm => "hvm",
+    };
+    let kernel_args = ["console=hvc0 nokaslr", &guest.kernel_args].join(" ");
+    let mut config = format!(
+        "name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"{folder}/vmlinuz\"\nramdisk = \"{folder}/initrd\"\n\
+         extra = \"{}\"\nmemory = {}\nvcpus = {}\non_crash = \"preserve\"\n",
+        kernel_args.trim_end(),
+        guest.memory_mib,
+        guest.vcpus
+    );
+    if *guest.kind.get_ref() == GuestKind::Pvh {
+        // Emulated time-stamp counters do not work where QEMU emulates the CPU.
+        config.push_str("tsc_mode = \"native\"\n");
+    }
+    if let Some(device) = disk {
+        writeln!(config, "disk = [\"phy:{device},xvda,w\"]").expect("a String takes all that is written");
+    }
+    if !guest.pin.is_empty() {
+        writeln!(config, "cpus = \"{}\"", cpu_list(&guest.pin)).expect("a String takes all that is written");
+    }
+    config.push_str(&script(&guest.xl));
+    config
+}
+
+/// Physical CPUs as Xen's tools list them.
+pub(crate) fn cpu_list(cpus: &[u32]) -> String {
+    cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::scenario::Scenario;
+
+    fn config(guest: &str) -> String {
+        let text = format!(
+            "[hypervisor]\nkind = \"xen\"\nrelease = \"bookworm\"\n[[guest]]\nname = \"alpha\"\n{guest}"
+        );
+        xl_config(&Scenario::parse(&text, PathBuf::new()).unwrap().guests[0], Some("/dev/vdb"))
+    }
+
+    #[test]
+    fn a_plain_pv_guest_on_a_disk() {
+        let expected = "name = \"alpha\"\ntype = \"pv\"\nkernel = \"/guests/alpha/vmlinuz\"\n\
+            ramdisk = \"/guests/alpha/initrd\"\nextra = \"console=hvc0 nokaslr\"\nmemory = 128\nvcpus = 1\n\
+            on_crash = \"preserve\"\ndisk = [\"phy:/dev/vdb,xvda,w\"]\n";
+        assert_eq!(config("kind = \"pv\""), expected);
+    }
+
+    #[test]
+    fn a_pvh_guest_with_all_that_can_be_said() {
+        let config = config(
+            "kind = \"pvh\"\nvcpus = 2\nmemory_mib = 256\npin = [0, 1]\nkernel_args = \"quiet\"\nxl = [\"nomigrate = 1\"]",
+        );
+        for line in [
+            "type = \"pvh\"",
+            "tsc_mode = \"native\"",
+            "extra = \"console=hvc0 nokaslr quiet\"",
+            "memory = 256",
+            "vcpus = 2",
+            "cpus = \"0,1\"",
+            "nomigrate = 1",
+        ] {
+            assert!(config.lines().any(|found| found == line), "{line} is not in\n{config}");
+        }
+    }
+}

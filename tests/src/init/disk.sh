@@ -1,0 +1,11 @@
+#!/bin/busybox sh
+# The first process of a guest whose root is on a disk: finds the disk and goes there.
+
+/bin/busybox mkdir -p /proc /dev /root
+/bin/busybox mount -t devtmpfs dev /dev
+while read -r module; do
+    /bin/busybox insmod "/lab/modules/$module.ko"
+done </lab/modules/order
+until [ -b /dev/xvda ]; do /bin/busybox sleep 0.05; done
+/bin/busybox mount -t ext4 /dev/xvda /root
+exec /bin/busybox switch_root /root /init

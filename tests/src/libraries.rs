@@ -1,0 +1,56 @@
+//! Finds the shared libraries that programs need, in the packages of the programs' own release.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use object::LittleEndian;
+use object::elf::{DT_NEEDED, FileHeader64};
+use object::read::elf::FileHeader;
+
+use crate::packages::PackageSet;
+
+/// The programs' loader, which is found by its path and not by a search.
+pub(crate) const LOADER: &str = "ld-linux-x86-64.so.2";
+
+/// Loaded by glibc itself when a thread is cancelled, so that no program names it as needed.
+const UNWINDER: &str = "libgcc_s.so.1";
+
+/// The libraries that `programs` need, directly or through one another, by name; the loader included.
+pub(crate) fn needed(packages: &PackageSet, programs: &[PathBuf]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    let mut wanted = vec![LOADER.to_owned(), UNWINDER.to_owned()];
+    for program in programs {
+        wanted.extend(
+            needed_by(&fs::read(program)?).with_context(|| format!("cannot read {}", program.display()))?,
+        );
+    }
+    while let Some(name) = wanted.pop() {
+        if found.contains_key(&name) {
+            continue;
+        }
+        let folders =
+            ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "lib64", "usr/lib64", "lib", "usr/lib"];
+        let places = folders.map(|folder| format!("{folder}/{name}"));
+        let path = packages
+            .find(&places.each_ref().map(String::as_str))
+            .with_context(|| format!("no package has the library {name}"))?;
+        wanted
+            .extend(needed_by(&fs::read(&path)?).with_context(|| format!("cannot read {}", path.display()))?);
+        found.insert(name, path);
+    }
+    Ok(found)
+}
+
+/// The names of the libraries that an ELF file asks for; none when it is a script.
+fn needed_by(file: &[u8]) -> Result<Vec<String>> {
+    if !file.starts_with(b"\x7fELF") {
+        return Ok(Vec::new());
+    }
+    let header = FileHeader64::<LittleEndian>::parse(file)?;
+    let sections = header.sections(LittleEndian, file)?;
+    let table = sections.dynamic_table(LittleEndian, file)?;
+    let needed = table.iter().filter(|entry| entry.tag == DT_NEEDED);
+    needed.map(|entry| Ok(String::from_utf8_lossy(table.string(entry)?).into_owned())).collect()
+}

@@ -1,0 +1,159 @@
+//! A Xen host that runs in QEMU and takes orders.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::consoles::Serial;
+use crate::control::{Order, Report};
+use crate::dom0::Images;
+use crate::interrupt::Interrupt;
+use crate::qemu::Qemu;
+use crate::scenario::Scenario;
+
+const CONTROL: &str = "control.sock";
+const QMP: &str = "qmp.sock";
+
+/// How often the signs that no report will come are looked for.
+const LOOK_ROUND: Duration = Duration::from_millis(200);
+
+/// A running machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    qemu: Qemu,
+    control: UnixStream,
+    reports: Receiver<Report>,
+    serial: Serial,
+    interrupt: Interrupt,
+    lost: bool,
+}
+
+/// Why no report came.
+#[derive(Debug)]
+pub(crate) enum Silence {
+    /// The time was up, and the machine lives.
+    Late,
+    /// There is no machine any more that could report, or it is to be ended.
+    Over(anyhow::Error),
+}
+
+impl Machine {
+    /// Boots a scenario's machine. QEMU's own files go to `folder`; `out` is shared with dom0.
+    pub(crate) fn boot(scenario: &Scenario, images: &Images, folder: &Path, out: &Path) -> Result<Machine> {
+        let interrupt = Interrupt::watch()?;
+        let serial = Serial::new(&out.join("console"));
+        let mut qemu = Qemu::start(folder, arguments(scenario, images, serial.path(), out)?)?;
+        let control = qemu.connect(CONTROL)?;
+        let lines = BufReader::new(control.try_clone()?).lines();
+        let (sender, reports) = mpsc::channel();
+        // Ends with QEMU, which closes the socket.
+        thread::spawn(move || {
+            for report in lines.map_while(Result::ok).filter_map(|line| Report::parse(&line)) {
+                if sender.send(report).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Machine { qemu, control, reports, serial, interrupt, lost: false })
+    }
+
+    /// Gives dom0 an order.
+    pub(crate) fn order(&mut self, order: Order<'_>) -> Result<()> {
+        writeln!(self.control, "{order}").context("dom0 takes no orders any more")
+    }
+
+    /// Waits for dom0's next report.
+    pub(crate) fn report(&mut self, deadline: Instant) -> Result<Report, Silence> {
+        loop {
+            let sign = match self.reports.recv_timeout(LOOK_ROUND) {
+                Ok(report) => return Ok(report),
+                Err(RecvTimeoutError::Timeout) => self.look_round(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    Err(anyhow::anyhow!("the machine has ended; QEMU: {}", self.qemu.complaints()))
+                }
+            };
+            if let Err(error) = sign {
+                self.lost = true;
+                return Err(Silence::Over(error));
+            }
+            if Instant::now() > deadline {
+                return Err(Silence::Late);
+            }
+        }
+    }
+
+    /// Whether it makes no sense to expect anything of the machine any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// A new connection to QEMU's machine protocol.
+    pub(crate) fn qmp(&mut self) -> Result<UnixStream> {
+        self.qemu.connect(QMP)
+    }
+
+    /// Has dom0 switch the machine off, or ends it when it does not.
+    pub(crate) fn end(mut self) {
+        if !self.lost && self.order(Order::End).is_ok() {
+            // Whether it went by itself makes no difference: dropping QEMU ends it.
+            let _ = self.qemu.wait(Duration::from_secs(10));
+        }
+    }
+
+    fn look_round(&mut self) -> Result<()> {
+        if self.interrupt.arrived() {
+            bail!("interrupted");
+        }
+        if let Some(words) = self.serial.last_words()? {
+            bail!("the host has crashed: {words}");
+        }
+        Ok(())
+    }
+}
+
+fn arguments(scenario: &Scenario, images: &Images, serial: &Path, out: &Path) -> Result<Vec<String>> {
+    let (machine, dom0, xen_args) = (&scenario.machine, &scenario.dom0, &scenario.hypervisor.args);
+    let kernel = escaped(&images.kernel)?;
+    let initrd = escaped(&images.initrd)?;
+    let kernel_args = dom0.kernel_args.replace(',', ",,");
+    let xen = format!(
+        "console=com1 com1=115200 loglvl=all guest_loglvl=all noreboot dom0_mem={memory}M,max:{memory}M \
+         dom0_max_vcpus={vcpus} {xen_args}",
+        memory = dom0.memory_mib,
+        vcpus = dom0.vcpus
+    );
+    let options = [
+        ("-cpu", machine.cpu.clone()),
+        ("-smp", machine.cpus.to_string()),
+        ("-m", machine.memory_mib.to_string()),
+        ("-kernel", images.xen.to_str().context("a path is not UTF-8")?.to_owned()),
+        ("-initrd", format!("{kernel} console=hvc0 {kernel_args},{initrd}")),
+        ("-append", xen.trim_end().to_owned()),
+        ("-chardev", format!("file,id=serial,path={}", escaped(serial)?)),
+        ("-serial", "chardev:serial".to_owned()),
+        ("-qmp", format!("unix:{QMP},server=on,wait=off")),
+        ("-chardev", format!("socket,id=control,path={CONTROL},server=on,wait=off")),
+        ("-device", "virtio-serial-pci".to_owned()),
+        ("-device", "virtserialport,chardev=control,name=xenoscope.lab".to_owned()),
+        // Without it dom0 has no random numbers for seconds, and xl waits for them to make up a guest's UUID.
+        ("-device", "virtio-rng-pci".to_owned()),
+        ("-fsdev", format!("local,id=out,path={},security_model=none", escaped(out)?)),
+        ("-device", "virtio-9p-pci,fsdev=out,mount_tag=share".to_owned()),
+    ];
+    let disks = images
+        .disks
+        .iter()
+        .map(|disk| Ok(("-drive", format!("file={},format=raw,if=virtio", escaped(disk)?))));
+    let options = options.into_iter().map(Ok).chain(disks).collect::<Result<Vec<_>>>()?;
+    Ok(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect())
+}
+
+/// QEMU separates its options by commas, and takes a comma that is doubled for one in a value.
+fn escaped(path: &Path) -> Result<String> {
+    Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.replace(',', ",,"))
+}

@@ -1,0 +1,79 @@
+//! What a scenario may say, and how it is told where it is wrong.
+
+use super::*;
+
+const XEN: &str = "[hypervisor]\nkind = \"xen\"\nrelease = \"bookworm\"\n";
+
+fn parse(rest: &str) -> Result<Scenario> {
+    Scenario::parse(&format!("{XEN}{rest}"), PathBuf::from("/scenarios"))
+}
+
+fn refusal(rest: &str) -> String {
+    format!("{:#}", parse(rest).expect_err("the scenario is wrong"))
+}
+
+#[test]
+fn what_is_left_out_has_a_default() {
+    let scenario =
+        parse("[[guest]]\nname = \"alpha\"\nkind = \"pv\"\n[[step]]\nname = \"list\"\nrun = \"xl list\"\n")
+            .unwrap();
+    assert_eq!(scenario.machine.cpu, "phenom,+svm");
+    assert_eq!((scenario.machine.cpus, scenario.dom0.vcpus), (2, 1));
+    let guest = &scenario.guests[0];
+    assert_eq!((guest.kernel.as_str(), guest.vcpus, guest.start), ("linux-image-cloud-amd64", 1, true));
+    assert_eq!(guest.disk, Disk::Initramfs);
+    let step = &scenario.steps[0];
+    assert_eq!((step.timeout_s, step.expect_exit, step.on_failure), (60, 0, OnFailure::Stop));
+    assert!(scenario.nmi_steps().is_none());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let refusal = refusal("[dom0]\nvpcus = 2\n");
+    assert!(refusal.contains("line 5"), "{refusal}");
+    assert!(refusal.contains("unknown field `vpcus`"), "{refusal}");
+}
+
+#[test]
+fn a_hypervisor_that_is_not_there_is_told_what_is() {
+    let refusal =
+        format!("{:#}", Scenario::parse("[hypervisor]\nkind = \"kvm\"\n", PathBuf::new()).unwrap_err());
+    assert!(refusal.contains("line 2") && refusal.contains("unknown variant `kvm`"), "{refusal}");
+}
+
+#[test]
+fn names_are_plain_and_unique() {
+    let twice = refusal("[[step]]\nname = \"a\"\nrun = \"\"\n[[step]]\nname = \"a\"\nrun = \"\"\n");
+    assert_eq!(twice, "line 8: step.name: \"a\" is there twice");
+    let odd = refusal("[[guest]]\nname = \"a/b\"\nkind = \"pv\"\n");
+    assert_eq!(odd, "line 5: guest.name: \"a/b\" is not made of letters, digits, '-' and '_'");
+}
+
+#[test]
+fn an_hvm_guest_is_refused_for_now() {
+    let refusal = refusal("[[guest]]\nname = \"a\"\nkind = \"hvm\"\n");
+    assert!(refusal.contains("line 6") && refusal.contains("not yet supported"), "{refusal}");
+}
+
+#[test]
+fn interrupts_name_steps_that_exist() {
+    let steps = "[[step]]\nname = \"a\"\nrun = \"\"\n[[step]]\nname = \"b\"\nrun = \"\"\n";
+    let scenario = parse(&format!("{steps}[nmi]\nfrom = \"a\"\nto = \"b\"\nhz = 100\n")).unwrap();
+    assert_eq!(scenario.nmi_steps(), Some((0, 1)));
+    let refusal = refusal(&format!("{steps}[nmi]\nfrom = \"a\"\nto = \"c\"\nhz = 100\n"));
+    assert_eq!(refusal, "line 12: nmi.to: there is no step \"c\"");
+    let refusal = self::refusal(&format!("{steps}[nmi]\nfrom = \"b\"\nto = \"a\"\nhz = 100\n"));
+    assert_eq!(refusal, "line 12: nmi.to: step \"a\" comes before nmi.from");
+    let refusal = self::refusal(&format!("{steps}[nmi]\nfrom = \"a\"\nto = \"b\"\nhz = 0.0\n"));
+    assert_eq!(refusal, "line 13: nmi.hz: 0 is not between 0 and 100000");
+}
+
+#[test]
+fn a_file_is_copied_or_compiled_but_not_both() {
+    let both = refusal("[dom0]\nfiles = [{ from = \"a\", cc = \"b.c\", to = \"/a\" }]\n");
+    assert!(both.contains("line 5") && both.contains("either `from` or `cc`"), "{both}");
+    let neither = refusal("[dom0]\nfiles = [{ to = \"/a\" }]\n");
+    assert!(neither.contains("either `from` or `cc`"), "{neither}");
+    let somewhere = refusal("[dom0]\nfiles = [{ from = \"a\", to = \"a\" }]\n");
+    assert!(somewhere.contains("absolute"), "{somewhere}");
+}

@@ -1,0 +1,24 @@
+//! `cargo xtask ci`: everything that must hold before a change goes in.
+
+use anyhow::Result;
+
+use crate::{process, setup, test};
+
+/// Excluded from the workspace, since it is built for a machine without an operating system.
+const PAYLOAD: &str = "hv-shim/xen-payload/Cargo.toml";
+
+/// Checks form, lints, dependencies and tests.
+pub(crate) fn run() -> Result<()> {
+    setup::ensure()?;
+    let cargo = |arguments: &[&str]| process::run(&mut process::cargo(arguments));
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["fmt", "--manifest-path", PAYLOAD, "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    let target = ["--target", "x86_64-unknown-none"];
+    cargo(&[&["clippy", "--manifest-path", PAYLOAD], &target[..], &["--", "-D", "warnings"]].concat())?;
+    if process::cargo(&["deny", "--version"]).output().is_ok_and(|output| !output.status.success()) {
+        cargo(&["install", "--locked", "cargo-deny"])?;
+    }
+    cargo(&["deny", "check"])?;
+    test::run()
+}
