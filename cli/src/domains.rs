@@ -25,12 +25,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let rows: Vec<_> = domains.iter().map(row).collect();
         writeln!(out, "{:#}", json!({ "schema": 1, "domains": rows }))?;
     } else {
-        writeln!(out, "{:>5}  {:<5} {:>5} {:>12}  {:<36}  NAME", "ID", "KIND", "VCPUS", "CPU TIME (s)", "UUID")?;
+        writeln!(
+            out,
+            "{:>5}  {:<5} {:>5} {:>12}  {:<36}  NAME",
+            "ID", "KIND", "VCPUS", "CPU TIME (s)", "UUID"
+        )?;
         for domain in &domains {
             let uuid = domain.uuid.map_or_else(|| "-".into(), |uuid| uuid.to_string());
             let seconds = domain.cpu_ns as f64 / 1e9;
             let DomainState { number, kind, vcpus, .. } = domain;
-            writeln!(out, "{number:>5}  {kind:<5} {vcpus:>5} {seconds:>12.1}  {uuid:<36}  {}", Visible(&domain.name))?;
+            writeln!(
+                out,
+                "{number:>5}  {kind:<5} {vcpus:>5} {seconds:>12.1}  {uuid:<36}  {}",
+                Visible(&domain.name)
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -177,7 +177,8 @@ impl Progress for Session {
 
     fn so_far(&mut self, samples: u64, lost: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs();
-        self.bar.set_message(format!("{seconds} s, {samples} samples, {lost} lost; Ctrl-C ends the recording"));
+        self.bar
+            .set_message(format!("{seconds} s, {samples} samples, {lost} lost; Ctrl-C ends the recording"));
         self.bar.tick();
     }
 
@@ -195,7 +196,8 @@ fn tell(summary: &Summary, images: &Images, args: &Args) {
     for (what, milliseconds) in pauses {
         eprintln!("xenoscope: putting the shim {what} paused the machine for at most {milliseconds:.3} ms");
     }
-    let unused = images.unused().map(|name| format!("no domain was called {name}: its symbols were not used"));
+    let unused =
+        images.unused().map(|name| format!("no domain was called {name}: its symbols were not used"));
     for note in summary.notes.iter().cloned().chain(unused) {
         eprintln!("xenoscope: note: {}", Visible(&note));
     }

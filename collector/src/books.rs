@@ -1,9 +1,6 @@
 //! What was taken and what was not, kept while recording.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-};
+use std::{collections::BTreeMap, io::Write};
 
 use hv_shim::Sampling;
 use profile::{

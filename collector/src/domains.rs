@@ -42,9 +42,7 @@ impl Filter {
     fn wants(&self, domain: &Domain) -> bool {
         match self {
             Self::All => true,
-            Self::Named(names) => {
-                names.contains(&domain.name) || names.contains(&domain.number.to_string())
-            }
+            Self::Named(names) => names.contains(&domain.name) || names.contains(&domain.number.to_string()),
         }
     }
 
@@ -173,7 +171,9 @@ impl Domains {
     pub(crate) fn unmatched(&self) -> Vec<String> {
         let Filter::Named(names) = &self.filter else { return Vec::new() };
         let answers = |text: &String| {
-            self.known.iter().any(|known| known.domain.name == *text || known.domain.number.to_string() == *text)
+            self.known
+                .iter()
+                .any(|known| known.domain.name == *text || known.domain.number.to_string() == *text)
         };
         names.iter().filter(|text| !answers(text)).cloned().collect()
     }
@@ -270,20 +270,11 @@ mod tests {
     fn the_filter_takes_names_and_numbers_and_notices_late_names() {
         let filter = Filter::Named(["web".into(), "7".into(), "nobody".into()].into());
         let (mut domains, mut writer) = (Domains::new(filter), writer());
-        domains.update(
-            &[state(2, "domain-2", 2, 0), state(7, "db", 7, 0)],
-            Time(0),
-            true,
-            &mut writer,
-        );
+        domains.update(&[state(2, "domain-2", 2, 0), state(7, "db", 7, 0)], Time(0), true, &mut writer);
         let (two, seven) = (domains.of_number(2), domains.of_number(7));
         assert!(!domains.is_wanted(two) && domains.is_wanted(seven) && !domains.is_wanted(None));
-        let changes = domains.update(
-            &[state(2, "web", 2, 0), state(7, "db", 7, 0)],
-            Time(1),
-            false,
-            &mut writer,
-        );
+        let changes =
+            domains.update(&[state(2, "web", 2, 0), state(7, "db", 7, 0)], Time(1), false, &mut writer);
         assert!(domains.is_wanted(two));
         assert_eq!(changes.born, [two.unwrap()]);
         assert_eq!(domains.unmatched(), ["nobody"]);

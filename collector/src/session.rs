@@ -107,16 +107,17 @@ pub fn record<W: Write>(
     sink: W,
     progress: &mut dyn Progress,
 ) -> Result<Summary, CollectError> {
-    let symbols = hypervisor_symbols(hypervisor)?;
     let host = host(hypervisor, options)?;
-    let states = hypervisor.domains()?;
     let sampling = hypervisor.sample(&options.request)?;
+    let origin = Instant::now();
+    // The hypervisor's books from the moment on at which sampling began: nothing else comes before this.
+    let (states, idle) = (hypervisor.domains()?, hypervisor.idle_ns()?);
     let header = header(host, options, &*sampling);
     let mut session = Session {
-        clock: Clock { origin: Instant::now(), started: sampling.started() },
-        books: Books::new(sampling.cpus(), hypervisor.idle_ns()?),
+        clock: Clock { origin, started: sampling.started() },
+        books: Books::new(sampling.cpus(), idle),
         merger: Merger::new(sampling.cpus().len(), sampling.started()),
-        namer: Namer::new(symbols),
+        namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
         domains: Domains::new(options.filter.clone()),
         sequences: Sequences::default(),
         writer: Writer::new(sink, &header)?,
@@ -125,9 +126,7 @@ pub fn record<W: Write>(
         sampling,
     };
     session.sampling.renew();
-    // Listed before sampling began and again now: who was born in between counts from birth.
     session.take_domains(&states, true, progress);
-    session.list_domains(progress)?;
     for note in session.sampling.notes() {
         session.note(note);
     }
@@ -139,9 +138,16 @@ pub fn record<W: Write>(
     Ok(summary)
 }
 
-fn hypervisor_symbols(hypervisor: &dyn Hypervisor) -> Result<Symbolizer, CollectError> {
-    let symbols = hypervisor.symbols()?;
-    let rows = symbols.iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name.as_str()));
+/// The hypervisor's own code, and what sampling put into it.
+fn hypervisor_symbols(
+    hypervisor: &mut dyn Hypervisor,
+    sampling: &dyn Sampling,
+) -> Result<Symbolizer, CollectError> {
+    let (own, added) = (hypervisor.symbols()?, sampling.symbols());
+    let rows = own
+        .iter()
+        .chain(&added)
+        .map(|symbol| (symbol.address.0, symbol.kind, symbol.name.as_str(), symbol.livepatch));
     let mut symbolizer = Symbolizer::default();
     symbolizer.set_hypervisor(SymbolTable::from_xen(rows).map_err(CollectError::Symbols)?);
     Ok(symbolizer)
@@ -279,7 +285,8 @@ impl<W: Write> Session<'_, W> {
     fn drain(&mut self) {
         for ring in 0..self.sampling.cpus().len() {
             let merger = &mut self.merger;
-            let watermark = self.sampling.drain(ring, &mut |taken| merger.push(ring, Pending { ring, taken }));
+            let watermark =
+                self.sampling.drain(ring, &mut |taken| merger.push(ring, Pending { ring, taken }));
             self.merger.advance(ring, watermark);
         }
     }

@@ -20,7 +20,7 @@ pub trait Hypervisor: Send {
     fn idle_ns(&self) -> Result<Vec<u64>, ShimError>;
 
     /// Symbols of the hypervisor's own code.
-    fn symbols(&self) -> Result<Vec<HypervisorSymbol>, ShimError>;
+    fn symbols(&mut self) -> Result<Vec<HypervisorSymbol>, ShimError>;
 
     /// Begins to sample every CPU. What an earlier, dead collector left behind is removed first.
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError>;
@@ -63,6 +63,8 @@ pub struct HypervisorSymbol {
     pub kind: char,
     /// `file.c#name` for what is static.
     pub name: String,
+    /// The livepatch that it belongs to; none for the hypervisor's own image.
+    pub livepatch: Option<&'static str>,
 }
 
 /// What is to be sampled.
@@ -87,6 +89,9 @@ pub trait Sampling: Send {
 
     /// What the operator should know about this session: how a mode is told, what was cleaned up.
     fn notes(&self) -> Vec<String>;
+
+    /// Symbols of the code that was put into the hypervisor: its time is seen like everybody's.
+    fn symbols(&self) -> Vec<HypervisorSymbol>;
 
     /// How long the machine stood still at most while the shim was put in place; none if nothing had to be.
     fn load_pause(&self) -> Option<Duration>;

@@ -6,16 +6,19 @@ use crate::{
 };
 
 impl SymbolTable {
-    /// Takes the answers of `XENPF_get_symbol`: address, the letter that `nm` would print, name.
+    /// Takes the answers of `XENPF_get_symbol`: address, the letter that `nm` would print, name; and the livepatch
+    /// that the symbol is of, if it is not of Xen's own image.
     ///
     /// Xen tells its static functions apart by the file that they are in, `arch/x86/irq.c#do_IRQ`. The address does
     /// that here, so the function alone is kept.
-    pub fn from_xen<'a>(symbols: impl IntoIterator<Item = (u64, char, &'a str)>) -> Result<Self, ParseError> {
-        let listed = |(address, kind, name): (_, char, &'a str)| Listed {
+    pub fn from_xen<'a>(
+        symbols: impl IntoIterator<Item = (u64, char, &'a str, Option<&'a str>)>,
+    ) -> Result<Self, ParseError> {
+        let listed = |(address, kind, name, livepatch): (_, char, &'a str, _)| Listed {
             address,
             kind: u8::try_from(kind).unwrap_or(b'?'),
             name: name.rsplit_once('#').map_or(name, |(_, function)| function),
-            module: None,
+            module: livepatch,
         };
         listing::table(symbols.into_iter().map(listed).collect())
     }

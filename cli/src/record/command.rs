@@ -25,7 +25,8 @@ impl Command {
     pub(super) fn start(&mut self) -> io::Result<()> {
         if let Some((program, arguments)) = self.words.split_first() {
             let child = process::Command::new(program).args(arguments).spawn();
-            self.child = Some(child.map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?);
+            self.child =
+                Some(child.map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?);
         }
         Ok(())
     }

@@ -31,7 +31,11 @@ impl FromStr for GuestImage {
 }
 
 /// The files' contents.
-pub(super) struct Images(Vec<Loaded>);
+pub(super) struct Images {
+    named: Vec<Loaded>,
+    /// The kernel that this runs on, dom0's; or why it goes without names.
+    own_kernel: Result<SymbolTable, String>,
+}
 
 struct Loaded {
     domain: String,
@@ -45,15 +49,13 @@ enum Content {
 }
 
 impl Images {
-    /// Reads all files.
+    /// Reads all files, dom0's own list of symbols among them.
     pub(super) fn load(kernels: &[GuestImage], executables: &[GuestImage]) -> anyhow::Result<Self> {
         let read = |image: &GuestImage| {
             let of = || format!("the symbols of {}", image.domain);
             symbolizer::load(&image.file).with_context(of)
         };
-        let kernels = kernels.iter().map(|image| {
-            Ok((image, Content::Kernel(read(image)?.into_kernel())))
-        });
+        let kernels = kernels.iter().map(|image| Ok((image, Content::Kernel(read(image)?.into_kernel()))));
         let executables = executables.iter().map(|image| {
             let file = || format!("{} can't be used", image.file.path.display());
             Ok((image, Content::Executable(read(image)?.into_executable().with_context(file)?)))
@@ -64,37 +66,40 @@ impl Images {
             used: Cell::new(false),
         };
         let all = kernels.chain(executables).map(|image| image.map(loaded));
-        Ok(Self(all.collect::<anyhow::Result<_>>()?))
+        Ok(Self { named: all.collect::<anyhow::Result<_>>()?, own_kernel: own_kernel() })
     }
 
     /// Gives a symbolizer what there is for a domain.
     pub(super) fn give(&self, domain: &Domain, symbolizer: &mut Symbolizer) -> anyhow::Result<()> {
         let number = domain.number.to_string();
         let mut has_kernel = false;
-        for image in self.0.iter().filter(|image| image.domain == domain.name || image.domain == number) {
+        for image in self.named.iter().filter(|image| image.domain == domain.name || image.domain == number) {
             image.used.set(true);
             match &image.content {
                 Content::Kernel(table) => {
                     symbolizer.set_kernel(domain.id, KERNEL, table.clone());
                     has_kernel = true;
                 }
-                Content::Executable(executable) => symbolizer.add_executable(domain.id, executable.clone())?,
+                Content::Executable(executable) => {
+                    symbolizer.add_executable(domain.id, executable.clone())?;
+                }
             }
         }
         if domain.kind == DomainKind::Dom0 && !has_kernel {
-            symbolizer.set_kernel(domain.id, KERNEL, own_kernel()?);
+            let kernel =
+                self.own_kernel.as_ref().map_err(|why| anyhow!("dom0's kernel goes without names: {why}"))?;
+            symbolizer.set_kernel(domain.id, KERNEL, kernel.clone());
         }
         Ok(())
     }
 
     /// The domains that were named and never seen.
     pub(super) fn unused(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|image| !image.used.get()).map(|image| image.domain.as_str())
+        self.named.iter().filter(|image| !image.used.get()).map(|image| image.domain.as_str())
     }
 }
 
-/// The kernel that this runs on: dom0's.
-fn own_kernel() -> anyhow::Result<SymbolTable> {
+fn own_kernel() -> Result<SymbolTable, String> {
     let image = symbolizer::load(&ImageFile::from(Path::new("/proc/kallsyms")));
-    Ok(image.map_err(|error| anyhow!(error)).context("dom0's kernel goes without names")?.into_kernel())
+    Ok(image.map_err(|error| format!("{:#}", anyhow!(error)))?.into_kernel())
 }

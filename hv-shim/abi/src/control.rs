@@ -35,6 +35,8 @@ pub struct ControlPage {
     pub clock: AtomicU64,
     /// The mean sampling period in nanoseconds.
     pub period_ns: AtomicU64,
+    /// Where the payload's code begins in the hypervisor's address space.
+    pub text: AtomicU64,
     /// When sampling began.
     pub started: AtomicU64,
     /// How the mode of paravirtualized vCPUs is told: [`PV_MODE_BY_FLAG`] or [`PV_MODE_BY_ADDRESS`].

@@ -38,10 +38,12 @@ pub const WATERMARK_ASLEEP: u64 = u64::MAX;
 /// Pads what one side writes often to a line that the other side's words do not share (two lines: the neighbour is
 /// fetched along).
 #[repr(C, align(128))]
+#[derive(Default)]
 pub struct Line<T>(pub T);
 
 /// What the producer tells; read-only to dom0.
 #[repr(C)]
+#[derive(Default)]
 pub struct RingHeader {
     /// The CPU whose ring this is.
     pub cpu: AtomicU64,
@@ -57,6 +59,7 @@ pub struct RingHeader {
 
 /// What became of every sample: `taken = written + filtered + lost`. One writer each: the producer.
 #[repr(C)]
+#[derive(Default)]
 pub struct Counts {
     /// Samples that were begun; see [`Self::taken`].
     pub begun: AtomicU64,
@@ -80,6 +83,7 @@ impl Counts {
 
 /// What the consumer tells: the one page of a ring that dom0 may write.
 #[repr(C)]
+#[derive(Default)]
 pub struct ConsumerPage {
     /// The position up to which all has been read.
     pub tail: AtomicU64,

@@ -3,10 +3,10 @@
 
 use std::io;
 
-use profile::Uuid;
+use profile::{HypervisorVirtual, Uuid};
 
 use super::privcmd::{Buffer, Privcmd};
-use crate::ShimError;
+use crate::{HypervisorSymbol, ShimError};
 
 const HYPERVISOR_PLATFORM_OP: u64 = 7;
 const HYPERVISOR_XEN_VERSION: u64 = 17;
@@ -41,16 +41,6 @@ pub(super) struct Version {
     pub(super) major: u32,
     pub(super) minor: u32,
     pub(super) extra: String,
-}
-
-/// A symbol of the hypervisor's own table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HypervisorSymbol {
-    pub(super) address: u64,
-    /// As in `nm`.
-    pub(super) kind: char,
-    /// `file.c#name` for what is static.
-    pub(super) name: String,
 }
 
 /// What `XEN_SYSCTL_getdomaininfolist` tells.
@@ -119,9 +109,10 @@ impl Hypercalls {
             number = next;
             let text = name.bytes().split(|&byte| byte == 0).next().unwrap_or_default();
             symbols.push(HypervisorSymbol {
-                address: op.u64(24),
+                address: HypervisorVirtual(op.u64(24)),
                 kind: char::from(op.bytes()[32]),
                 name: String::from_utf8_lossy(text).into_owned(),
+                livepatch: None,
             });
         }
     }

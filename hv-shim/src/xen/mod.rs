@@ -12,8 +12,6 @@ mod xenstore;
 
 use std::{fs, sync::Arc};
 
-use profile::HypervisorVirtual;
-
 pub(crate) use self::doctor::doctor;
 use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd};
 use crate::{DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError};
@@ -25,13 +23,15 @@ const TYPE: &str = "/sys/hypervisor/type";
 pub(crate) struct Xen {
     hypercalls: Arc<Hypercalls>,
     domains: Domains,
+    /// Its symbols, once they were asked for: thousands of hypercalls.
+    symbols: Option<Vec<HypervisorSymbol>>,
 }
 
 impl Xen {
     pub(crate) fn open() -> Result<Self, ShimError> {
         check_type()?;
         let hypercalls = Arc::new(Hypercalls::new(Privcmd::open()?)?);
-        Ok(Self { hypercalls, domains: Domains::new() })
+        Ok(Self { hypercalls, domains: Domains::new(), symbols: None })
     }
 }
 
@@ -62,17 +62,16 @@ impl Hypervisor for Xen {
         self.hypercalls.idle_ns().map_err(ShimError::io("reading the CPUs' idle times"))
     }
 
-    fn symbols(&self) -> Result<Vec<HypervisorSymbol>, ShimError> {
+    fn symbols(&mut self) -> Result<Vec<HypervisorSymbol>, ShimError> {
+        if let Some(symbols) = &self.symbols {
+            return Ok(symbols.clone());
+        }
         let symbols = self.hypercalls.symbols().map_err(ShimError::io("reading Xen's symbols"))?;
-        let symbol = |symbol: hypercalls::HypervisorSymbol| HypervisorSymbol {
-            address: HypervisorVirtual(symbol.address),
-            kind: symbol.kind,
-            name: symbol.name,
-        };
-        Ok(symbols.into_iter().map(symbol).collect())
+        Ok(self.symbols.insert(symbols).clone())
     }
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
-        Ok(Box::new(session::begin(self.hypercalls.clone(), request)?))
+        let symbols = self.symbols()?;
+        Ok(Box::new(session::begin(self.hypercalls.clone(), &symbols, request)?))
     }
 }

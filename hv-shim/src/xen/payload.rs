@@ -6,8 +6,9 @@
 
 use abi::config::{self, Config, OptionalSymbols};
 
-use super::hypercalls::HypervisorSymbol;
-use crate::ShimError;
+use profile::HypervisorVirtual;
+
+use crate::{HypervisorSymbol, ShimError};
 
 /// The object as it was built.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xen-payload.o"));
@@ -41,7 +42,7 @@ impl<'a> SymbolIndex<'a> {
             .0
             .iter()
             .filter(|symbol| is(&symbol.name, name) || former.is_some_and(|former| is(&symbol.name, former)))
-            .map(|symbol| symbol.address);
+            .map(|symbol| symbol.address.0);
         match (found.next(), found.next()) {
             (Some(address), None) => Ok(address),
             (None, _) => Err(ShimError::MissingSymbol(name.into())),
@@ -83,6 +84,22 @@ pub(super) fn bind(
         write(section.offset + NOTE_HEADER, &build_id);
     }
     Ok(object)
+}
+
+/// The symbols of the payload's code, as it lies in the hypervisor from `text` on.
+pub(super) fn symbols(text: u64, livepatch: &'static str) -> Vec<HypervisorSymbol> {
+    let elf = Elf::parse(OBJECT);
+    let code = elf.sections.iter().position(|section| section.name == ".text").expect("a code section");
+    let functions =
+        elf.symbols().filter(|symbol| usize::from(symbol.section) == code && !symbol.name.is_empty());
+    functions
+        .map(|symbol| HypervisorSymbol {
+            address: HypervisorVirtual(text + symbol.value),
+            kind: 't',
+            name: symbol.name.to_owned(),
+            livepatch: Some(livepatch),
+        })
+        .collect()
 }
 
 fn config(symbols: &SymbolIndex<'_>, settings: &Settings) -> Result<Config, ShimError> {
@@ -192,7 +209,8 @@ mod tests {
             .filter(|symbol| symbol.section == 0 && !symbol.name.is_empty())
             .enumerate()
             .map(|(i, symbol)| HypervisorSymbol {
-                address: 0xffff_82d0_4020_0000 + 16 * i as u64,
+                address: HypervisorVirtual(0xffff_82d0_4020_0000 + 16 * i as u64),
+                livepatch: None,
                 kind: 'T',
                 // Half of them static, as Xen names those.
                 name: if i % 2 == 0 { symbol.name.into() } else { format!("common/file.c#{}", symbol.name) },
@@ -261,7 +279,12 @@ mod tests {
         assert!(matches!(&error, ShimError::MissingSymbol(name) if name == "reprogram_timer"), "{error}");
 
         let mut symbols = xen();
-        symbols.push(HypervisorSymbol { address: 1, kind: 't', name: "other.c#put_page".into() });
+        symbols.push(HypervisorSymbol {
+            address: HypervisorVirtual(1),
+            kind: 't',
+            name: "other.c#put_page".into(),
+            livepatch: None,
+        });
         let error = bind(&SymbolIndex::new(&symbols), &[7; 20], &SETTINGS).unwrap_err();
         assert!(matches!(&error, ShimError::AmbiguousSymbol(name) if name == "put_page"), "{error}");
 

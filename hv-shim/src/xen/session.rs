@@ -19,7 +19,7 @@ use super::{
     payload::{self, Settings, SymbolIndex},
     rings::{self, Shared},
 };
-use crate::{Request, Sampling, ShimError, Stopped, Taken, Watermark};
+use crate::{HypervisorSymbol, Request, Sampling, ShimError, Stopped, Taken, Watermark};
 
 /// The payload's name among Xen's livepatches.
 pub(super) const NAME: &str = "xenoscope";
@@ -43,15 +43,18 @@ pub(super) struct Session {
 }
 
 /// Puts the shim in place.
-pub(super) fn begin(xen: Arc<Hypercalls>, request: &Request) -> Result<Session, ShimError> {
+pub(super) fn begin(
+    xen: Arc<Hypercalls>,
+    symbols: &[HypervisorSymbol],
+    request: &Request,
+) -> Result<Session, ShimError> {
     let settings = settings(request)?;
     let mut notes = Vec::new();
     if let Some(left) = find(&xen)? {
         notes.push(remove_left_over(&xen, &left)?);
     }
-    let symbols = xen.symbols().map_err(ShimError::io("reading Xen's symbols"))?;
     let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
-    let object = payload::bind(&SymbolIndex::new(&symbols), &build_id, &settings)?;
+    let object = payload::bind(&SymbolIndex::new(symbols), &build_id, &settings)?;
     livepatch::upload(&xen, NAME, &object)?;
     // From here on, dropping the session takes the payload out again.
     let mut session = Session {
@@ -172,6 +175,10 @@ impl Sampling for Session {
 
     fn notes(&self) -> Vec<String> {
         self.notes.clone()
+    }
+
+    fn symbols(&self) -> Vec<HypervisorSymbol> {
+        payload::symbols(self.shared().control().text.load(Ordering::Relaxed), NAME)
     }
 
     fn load_pause(&self) -> Option<Duration> {

@@ -9,8 +9,8 @@ use core::{
 use abi::{
     config::Config,
     control::{
-        CLOCK_XEN_SYSTEM_TIME, ControlPage, LIST_ENTRIES, LeasePage, MAGIC, PV_MODE_BY_ADDRESS, PV_MODE_BY_FLAG,
-        directory::MAX_DATA_PAGES,
+        CLOCK_XEN_SYSTEM_TIME, ControlPage, LIST_ENTRIES, LeasePage, MAGIC, PV_MODE_BY_ADDRESS,
+        PV_MODE_BY_FLAG, directory::MAX_DATA_PAGES,
     },
 };
 use sampler::probe::{self, Layout, Refusal, is_online};
@@ -70,6 +70,8 @@ const SHORTEST_PERIOD_NS: u64 = 20_000;
 
 unsafe extern "C" {
     static xenoscope_config: Config;
+    /// Where the linker script puts all code together.
+    static xenoscope_text: u8;
 }
 
 /// What the loader asked for.
@@ -100,8 +102,9 @@ static CPUS_SEEN: AtomicU64 = AtomicU64::new(0);
 
 #[inline(always)]
 pub(crate) fn layout() -> &'static Layout {
+    let layout = &raw const LAYOUT;
     // SAFETY: written by `start` only, before the handlers are installed.
-    unsafe { &*(&raw const LAYOUT) }
+    unsafe { &*layout }
 }
 
 #[inline(always)]
@@ -137,7 +140,10 @@ extern "C" fn xenoscope_postrevert() {
 /// Probes, allocates, and takes the handlers over. On failure `release` undoes what was done.
 fn start() -> Result<Page, Refusal> {
     let config = config();
-    if config.version != abi::VERSION || !is_ring_size(config.ring_pages) || config.period_ns < SHORTEST_PERIOD_NS {
+    if config.version != abi::VERSION
+        || !is_ring_size(config.ring_pages)
+        || config.period_ns < SHORTEST_PERIOD_NS
+    {
         return Err(Refusal::Config);
     }
     let symbols = machine::symbols();
@@ -184,6 +190,7 @@ fn start() -> Result<Page, Refusal> {
     control.period_ns.store(config.period_ns, Ordering::Relaxed);
     let pv_mode = if layout.vcpu_flags.is_some() { PV_MODE_BY_FLAG } else { PV_MODE_BY_ADDRESS };
     control.pv_mode.store(pv_mode, Ordering::Relaxed);
+    control.text.store(address!(of xenoscope_text), Ordering::Relaxed);
     control.started.store(interrupts::install(&layout, cpus), Ordering::Relaxed);
     control.magic.store(MAGIC, Ordering::Release);
     Ok(control_page)

@@ -28,7 +28,9 @@ impl Cursor {
             if self.0 < 255 {
                 // SAFETY: the index is inside of the array; only the hooks write to it, and Xen runs them one at a
                 // time.
-                unsafe { ptr::write_volatile((address!(of xenoscope_metadata) as *mut u8).add(self.0), byte) };
+                unsafe {
+                    ptr::write_volatile((address!(of xenoscope_metadata) as *mut u8).add(self.0), byte)
+                };
                 self.0 += 1;
             }
         }

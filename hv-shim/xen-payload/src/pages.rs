@@ -105,8 +105,9 @@ impl Page {
     /// Its machine frame number, by which dom0 maps it.
     pub(crate) fn mfn(self) -> u64 {
         let index = self.index();
-        let OptionalSymbols { pfn_pdx_hole_shift: shift, pfn_pdx_bottom_mask: bottom, pfn_top_mask: top, .. } =
-            config().optional;
+        let OptionalSymbols {
+            pfn_pdx_hole_shift: shift, pfn_pdx_bottom_mask: bottom, pfn_top_mask: top, ..
+        } = config().optional;
         if shift == 0 || bottom == 0 || top == 0 {
             return index;
         }

@@ -92,7 +92,7 @@ proptest! {
         symbols in vec((address(), any::<char>(), "[a-z#]{0,4}"), 0..20),
         addresses in vec(address(), 20),
     ) {
-        let symbols = symbols.iter().map(|(address, kind, name)| (*address, *kind, name.as_str()));
+        let symbols = symbols.iter().map(|(address, kind, name)| (*address, *kind, name.as_str(), None));
         if let Ok(table) = SymbolTable::from_xen(symbols) {
             for address in addresses {
                 table.lookup(address);

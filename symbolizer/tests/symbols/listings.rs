@@ -127,14 +127,15 @@ fn this_machines_kernel_agrees() {
 #[test]
 fn xens_names_lose_the_file() {
     let xen = SymbolTable::from_xen([
-        (0xffff82d040200000, 'T', "_stext"),
-        (0xffff82d040200000, 'T', "_start"),
-        (0xffff82d0402032f0, 't', "arch/x86/irq.c#set_eoi_ready"),
-        (0xffff82d040203360, 'T', "do_IRQ"),
-        (0xffff82d040203a10, 't', "common/sched/credit2.c#csched2_schedule"),
-        (0xffff82d0403a4b99, 'T', "_etext"),
-        (0xffff82d0403b0000, 'R', "hvm_intblk"),
-        (0xffff82d0405d5f80, 'D', "arch/x86/irq.c#direct_apic_vector"),
+        (0xffff82d040200000, 'T', "_stext", None),
+        (0xffff82d040200000, 'T', "_start", None),
+        (0xffff82d0402032f0, 't', "arch/x86/irq.c#set_eoi_ready", None),
+        (0xffff82d040203360, 'T', "do_IRQ", None),
+        (0xffff82d040203a10, 't', "common/sched/credit2.c#csched2_schedule", None),
+        (0xffff82d0403a4b99, 'T', "_etext", None),
+        (0xffff82d0403b0000, 'R', "hvm_intblk", None),
+        (0xffff82d0405d5f80, 'D', "arch/x86/irq.c#direct_apic_vector", None),
+        (0xffff82d040a00000, 't', "patched", Some("fix")),
     ])
     .unwrap();
     assert_eq!(name_at(&xen, 0xffff82d0402032ff), Some("set_eoi_ready"));
@@ -143,5 +144,7 @@ fn xens_names_lose_the_file() {
     for nobodys in [0xffff82d0403a4b99, 0xffff82d0403b0000, 0xffff82d0405d5f80, 0xffff82d0401fffff] {
         assert_eq!(name_at(&xen, nobodys), None, "{nobodys:#x}");
     }
+    let patched = xen.lookup(0xffff82d040a00010).unwrap();
+    assert_eq!((patched.name, patched.module), ("patched", Some("fix")));
     assert_eq!(SymbolTable::from_xen([]).unwrap_err(), ParseError::NoSymbols);
 }

@@ -29,9 +29,9 @@ fn executable(name: &str, elf: &TinyElf<'_>) -> Executable {
 fn symbolizer() -> Symbolizer {
     let mut symbolizer = Symbolizer::default();
     let xen = [
-        (0xffff_82d0_4020_0000, 'T', "_start"),
-        (0xffff_82d0_4020_3360, 't', "arch/x86/irq.c#do_IRQ"),
-        (0xffff_82d0_403a_4b99, 'T', "_etext"),
+        (0xffff_82d0_4020_0000, 'T', "_start", None),
+        (0xffff_82d0_4020_3360, 't', "arch/x86/irq.c#do_IRQ", None),
+        (0xffff_82d0_403a_4b99, 'T', "_etext", None),
     ];
     symbolizer.set_hypervisor(SymbolTable::from_xen(xen).unwrap());
     symbolizer.set_kernel(GUEST, "vmlinux", SymbolTable::from_kallsyms(KALLSYMS.as_bytes()).unwrap());
