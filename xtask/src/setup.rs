@@ -56,11 +56,15 @@ fn install(packages: &[&str]) -> Result<()> {
             (false, true) => &["sudo", "-n", "env"],
             (false, false) => bail!("missing on this machine: run `sudo {mends}`"),
         };
-    let install =
-        ["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"];
-    let mut command = Command::new(prefix[0]);
-    command.args(&prefix[1..]).args(install).args(packages);
-    if process::run(&mut command).is_err() {
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new(prefix[0]);
+        command.args(&prefix[1..]).args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(arguments);
+        process::run(&mut command)
+    };
+    // A fresh machine has no lists of packages, or old ones.
+    let installed = apt_get(&["update"])
+        .and_then(|()| apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat()));
+    if installed.is_err() {
         bail!("cannot install what is missing: run `apt-get update` and `{mends}` as root");
     }
     Ok(())
