@@ -115,6 +115,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     session.command.end();
     let summary = result.context("recording failed")?;
     tell(&summary, &session.images, &args);
+    // It may have been born at any moment until now: only now it is an error.
+    if !summary.unmatched.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(match summary.reason {
         EndReason::CommandEnded(status) => ExitCode::from(status.clamp(0, 255) as u8),
         _ => ExitCode::SUCCESS,

@@ -81,6 +81,8 @@ pub struct Summary {
     pub unload_pause: Option<Duration>,
     /// What the user should know; in the recording too.
     pub notes: Vec<String>,
+    /// Domains that were asked for and never there.
+    pub unmatched: Vec<String>,
 }
 
 /// Why a recording failed. Whatever was written is readable, and the shim is out again.
@@ -251,7 +253,8 @@ impl<W: Write> Session<'_, W> {
         for pending in rest {
             self.write(pending);
         }
-        for text in self.domains.unmatched() {
+        let unmatched = self.domains.unmatched();
+        for text in &unmatched {
             self.note(format!("no domain was called {text}, nor had that number"));
         }
         let time = Time(self.clock.started.0 + elapsed.as_nanos() as u64);
@@ -278,6 +281,7 @@ impl<W: Write> Session<'_, W> {
             load_pause: None,
             unload_pause: stopped.pause,
             notes: self.notes,
+            unmatched,
         })
     }
 

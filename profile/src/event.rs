@@ -41,7 +41,9 @@ impl Source {
     pub fn bias(self) -> &'static str {
         match self {
             Self::Timer => {
-                "interrupt-driven: code that runs with interrupts off is charged to the instruction that turns them on"
+                "interrupt-driven: code that runs with interrupts off is charged to the instruction that turns them on; \
+                 a sample that is overdue when its CPU goes idle is charged to the vCPU that ran last, as the \
+                 hypervisor's idle function"
             }
         }
     }

@@ -2,8 +2,9 @@
  * Works in step with a clock of 1 kHz: sleeps until a millisecond begins, then works for about 30 % of it. A profiler
  * whose samples keep the same step sees it always or never.
  *
- * Each second it prints the CPU time that the kernel has charged it with, which is what a profiler should find. The
- * amount of work is measured once at the start; `phaselock ROUNDS` sets it instead.
+ * Each second it prints the CPU time that the kernel has charged it with, which is what a profiler should find, and how
+ * long it was in its only function that works. The amount of work is measured once at the start; `phaselock ROUNDS`
+ * sets it instead.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ static long measured_rounds(void)
 int main(int count, char **arguments)
 {
 	long rounds = count > 1 ? atol(arguments[1]) : measured_rounds();
-	long wall = nanoseconds(CLOCK_MONOTONIC), cpu = charged();
+	long wall = nanoseconds(CLOCK_MONOTONIC), cpu = charged(), work = 0;
 	long next = wall - wall % MILLISECOND;
 
 	printf("phaselock: %ld rounds a millisecond\n", rounds);
@@ -66,15 +67,19 @@ int main(int count, char **arguments)
 			next += (now - next + MILLISECOND - 1) / MILLISECOND * MILLISECOND;
 		struct timespec until = { next / SECOND, next % SECOND };
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+		long begun = nanoseconds(CLOCK_MONOTONIC);
 		phaselock_work(rounds);
 
 		now = nanoseconds(CLOCK_MONOTONIC);
+		work += now - begun;
 		if (now - wall >= SECOND) {
 			long used = charged();
-			printf("phaselock: cpu %.3f s in %.3f s\n", (double)(used - cpu) / SECOND, (double)(now - wall) / SECOND);
+			printf("phaselock: cpu %.3f s in %.3f s, work %.3f s\n", (double)(used - cpu) / SECOND,
+			       (double)(now - wall) / SECOND, (double)work / SECOND);
 			fflush(stdout);
 			wall = now;
 			cpu = used;
+			work = 0;
 		}
 	}
 }

@@ -91,14 +91,15 @@ pub struct ConsumerPage {
 
 /// The words of a ring's data, wherever they lie.
 pub trait Data {
-    /// The word at this place of the circle. Must not be asked for a place at or above the circle's size.
-    fn word(&self, place: usize) -> &AtomicU64;
+    /// The words from this place of the circle on that lie in a row: at least one, and no more than `most`. Is not
+    /// asked for a place at or above the circle's size, nor for words beyond its end.
+    fn run(&self, place: usize, most: usize) -> &[AtomicU64];
 }
 
 impl Data for [AtomicU64] {
     #[inline]
-    fn word(&self, place: usize) -> &AtomicU64 {
-        &self[place]
+    fn run(&self, place: usize, most: usize) -> &[AtomicU64] {
+        &self[place..place + most]
     }
 }
 
@@ -177,8 +178,22 @@ impl Producer {
         if used + words.len() as u64 > self.mask + 1 {
             return self.lose(Loss::Full, header);
         }
-        for (position, &word) in (head..).zip(words) {
-            data.word((position & self.mask) as usize).store(word, Ordering::Relaxed);
+        let mut position = head;
+        let mut rest = words;
+        while !rest.is_empty() {
+            let place = position & self.mask;
+            let run = data.run(place as usize, rest.len().min((self.mask + 1 - place) as usize));
+            if run.len() == rest.len() {
+                for (to, &word) in run.iter().zip(rest) {
+                    to.store(word, Ordering::Relaxed);
+                }
+                break;
+            }
+            for (to, &word) in run.iter().zip(rest) {
+                to.store(word, Ordering::Relaxed);
+            }
+            position += run.len() as u64;
+            rest = rest.get(run.len()..).unwrap_or(&[]);
         }
         let head = head + words.len() as u64;
         self.head.store(head, Ordering::Relaxed);
@@ -239,7 +254,7 @@ impl Consumer {
         let mut records = 0;
         while self.tail != head {
             let place =
-                |position: u64| data.word((position & (self.size - 1)) as usize).load(Ordering::Relaxed);
+                |position: u64| data.run((position & (self.size - 1)) as usize, 1)[0].load(Ordering::Relaxed);
             let first = place(self.tail);
             let length = record::length_in_words(first);
             if length == 0 || length > record::MAX_WORDS || length as u64 > head - self.tail {

@@ -84,6 +84,35 @@ pub fn sample<M: Machine>(
     sample
 }
 
+/// A sample that was overdue when its CPU went idle: charged to the vCPU that ran last, whose state the idle vCPU
+/// leaves loaded (`curr_vcpu`). Where in its code the sample belongs is not known any more; `idle` is the hypervisor's
+/// function that begins now.
+pub fn overdue<M: Machine>(
+    machine: &M,
+    layout: &Layout,
+    curr_vcpu: u64,
+    idle: u64,
+    sequence: u64,
+    time: u64,
+    weight: u64,
+) -> Sample {
+    let domain = machine.read(curr_vcpu + layout.vcpu_domain);
+    Sample {
+        mode: Mode::Hypervisor,
+        domain: machine.read16(domain + DOMAIN_ID),
+        vcpu: machine.read16(curr_vcpu + VCPU_ID),
+        sequence,
+        time,
+        weight,
+        instruction_pointer: idle,
+        stack_pointer: 0,
+        root: 0,
+        event: 0,
+        source: SOURCE_TIMER,
+        guest: Guest::None,
+    }
+}
+
 fn in_pv_guest<M: Machine>(machine: &M, layout: &Layout, vcpu: u64, sample: &mut Sample) {
     let kernel = match layout.vcpu_flags {
         Some(offset) => machine.read(vcpu + offset) & 1 == 1,

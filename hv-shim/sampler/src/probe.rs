@@ -191,7 +191,7 @@ fn vcpu_domain<M: Machine>(machine: &M, symbols: &Symbols, cpus: u64) -> Result<
         .step_by(8)
         .find(|&offset| {
             let pointer = machine.read(first + offset);
-            pointer % 16 == 0
+            pointer.is_multiple_of(16)
                 && DIRECT_MAP.contains(&pointer)
                 && machine.read16(pointer) == DOMID_IDLE
                 && (1..cpus)
@@ -254,8 +254,8 @@ fn vcpu_flags<M: Machine>(machine: &M, symbols: &Symbols, cpus: u64) -> Option<u
     (offset < 0x1000 && online.all(holds)).then_some(offset)
 }
 
-/// `vcpu.arch.hvm.svm.vmcb` is the word before `vmcb_pa`, which is what the only `mov disp32(%rbx),%rax` before
-/// VMRUN loads.
+/// `vcpu.arch.hvm.svm.vmcb` is the word before `vmcb_pa`. VMRUN takes that in rax: it is what the last
+/// `mov disp32(%rbx),%rax` before it loads.
 fn svm<M: Machine>(machine: &M, symbols: &Symbols) -> Result<Option<Svm>, Refusal> {
     let (start, stgi) = (symbols.svm_asm_do_resume, symbols.svm_stgi_label);
     if start == 0 || stgi == 0 {
@@ -266,13 +266,8 @@ fn svm<M: Machine>(machine: &M, symbols: &Symbols) -> Result<Option<Svm>, Refusa
     }
     let three_bytes = |at| machine.read(at) & 0xff_ffff;
     let vmrun = (start..stgi).find(|&at| three_bytes(at) == 0xd8_010f).ok_or(Refusal::Vmcb)?;
-    let mut loads = (start..vmrun).filter(|&at| three_bytes(at) == 0x83_8b48);
-    match (loads.next(), loads.next()) {
-        (Some(load), None) => {
-            Ok(Some(Svm { stgi, vcpu_vmcb: u64::from(machine.read32(load + 3)).wrapping_sub(8) }))
-        }
-        _ => Err(Refusal::Vmcb),
-    }
+    let load = (start..vmrun).rfind(|&at| three_bytes(at) == 0x83_8b48).ok_or(Refusal::Vmcb)?;
+    Ok(Some(Svm { stgi, vcpu_vmcb: u64::from(machine.read32(load + 3)).wrapping_sub(8) }))
 }
 
 fn timer_vector<M: Machine>(machine: &M, symbols: &Symbols) -> Result<u64, Refusal> {

@@ -131,11 +131,14 @@ impl Schedule {
         }
     }
 
-    /// The CPU is about to idle.
-    pub fn sleep(&mut self) {
+    /// The CPU is about to idle. A sample that is due by now is overdue: its interrupt is late, and what it was to
+    /// see has ended. It must be taken all the same, or work in short bursts would be seen less than it deserves.
+    pub fn sleep(&mut self, now: u64, lease_word: u64, command_quiet: bool) -> Verdict {
+        let verdict = self.interrupt(now, lease_word, command_quiet);
         if self.state == State::Awake {
             self.state = State::Asleep;
         }
+        verdict
     }
 
     /// The CPU has something to do again.
@@ -225,14 +228,16 @@ mod tests {
     fn short_bursts_are_sampled_in_proportion_to_their_length() {
         let mut schedule = started(42);
         let (mut now, mut busy, mut seen) = (0, 0, 0);
+        schedule.sleep(now, 0, false);
         for _ in 0..200_000 {
-            schedule.sleep();
             now += 3_700_000;
             schedule.wake(now);
             let end = now + MEAN / 10;
-            while let Some(due) = schedule.due().filter(|&due| due < end) {
+            // Every other interrupt is late, and comes when the CPU idles again.
+            while let Some(due) = schedule.due().filter(|&due| due < end && due % 2 == 0) {
                 seen += weight(schedule.interrupt(due, due, false));
             }
+            seen += weight(schedule.sleep(end, end, false));
             busy += MEAN / 10;
             now = end;
         }
@@ -282,7 +287,7 @@ mod tests {
         let mut schedule = started(1);
         let due = schedule.due().unwrap();
         assert_eq!(schedule.interrupt(due - 1, 1, false), Verdict::NotDue);
-        schedule.sleep();
+        assert_eq!(schedule.sleep(due - 1, 1, false), Verdict::NotDue);
         assert_eq!(schedule.due(), None);
         assert_eq!(schedule.interrupt(due, 2, false), Verdict::NotDue);
         schedule.wake(due + 5);

@@ -15,7 +15,7 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use abi::{control::COMMAND_QUIET, ring::WATERMARK_ASLEEP};
+use abi::{control::COMMAND_QUIET, record::Sample, ring::WATERMARK_ASLEEP};
 use sampler::{Machine, Verdict, interrupted, probe::Layout};
 
 use crate::{
@@ -100,26 +100,31 @@ pub(crate) fn restore(layout: &Layout) {
 extern "C" fn xenoscope_timer(regs: u64) {
     if let Some(cpu) = this_cpu() {
         let now = system_time();
-        let lease = lease();
-        let quiet = lease.command.load(Ordering::Relaxed) == COMMAND_QUIET;
-        let verdict = cpu.schedule.interrupt(now, lease.renewed.load(Ordering::Relaxed), quiet);
-        match verdict {
-            Verdict::Sample { weight } => take(cpu, now, weight),
-            Verdict::NotDue => {}
+        let (word, quiet) = dom0s_will();
+        if let Verdict::Sample { weight } = cpu.schedule.interrupt(now, word, quiet) {
+            take(cpu, now, |sequence| {
+                // do_IRQ keeps the interrupted frame per CPU, in every version.
+                let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
+                interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight)
+            });
         }
     }
     // SAFETY: the handler that this one stands in for, with what it was given.
     unsafe { call!(apic_timer_interrupt, regs) };
 }
 
+/// The lease's word, and whether the shim is to be quiet.
 #[inline(always)]
-fn take(cpu: &mut Cpu, now: u64, weight: u64) {
+fn dom0s_will() -> (u64, bool) {
+    let lease = lease();
+    (lease.renewed.load(Ordering::Relaxed), lease.command.load(Ordering::Relaxed) == COMMAND_QUIET)
+}
+
+#[inline(always)]
+fn take(cpu: &Cpu, now: u64, sample: impl FnOnce(u64) -> Sample) {
     let header = cpu.ring.header();
     let Some(sequence) = cpu.producer.begin(header) else { return };
-    // do_IRQ keeps the interrupted frame per CPU, in every version.
-    let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
-    let sample = interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight);
-    cpu.producer.write(&sample.encode(), &cpu.ring, header, cpu.ring.consumer());
+    cpu.producer.write(&sample(sequence).encode(), &cpu.ring, header, cpu.ring.consumer());
     // After the record: who sees the watermark sees the record too.
     header.watermark.0.store(now, Ordering::Release);
 }
@@ -144,7 +149,15 @@ extern "C" fn xenoscope_idle() {
         let _off = InterruptsOff::new();
         if let Some(cpu) = this_cpu() {
             let armed = cpu.schedule.due().is_some();
-            cpu.schedule.sleep();
+            let now = system_time();
+            let (word, quiet) = dom0s_will();
+            if let Verdict::Sample { weight } = cpu.schedule.sleep(now, word, quiet) {
+                let (last, idle) =
+                    (this_cpus_own(address!(per_cpu__curr_vcpu)), IDLE.load(Ordering::Relaxed));
+                take(cpu, now, |sequence| {
+                    interrupted::overdue(&ThisCpu, layout(), ThisCpu.read(last), idle, sequence, now, weight)
+                });
+            }
             cpu.ring.header().watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
             if armed {
                 set_timer(None);

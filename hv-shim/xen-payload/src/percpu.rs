@@ -1,7 +1,7 @@
 //! What the shim keeps for each CPU: one private page, which also lists the ring's pages.
 
 use core::{
-    ptr,
+    ptr, slice,
     sync::atomic::{AtomicPtr, AtomicU64, Ordering},
 };
 
@@ -133,11 +133,13 @@ impl Ring {
 
 impl Data for Ring {
     #[inline(always)]
-    fn word(&self, place: usize) -> &AtomicU64 {
-        // SAFETY: places are below the circle's size, which is the number of data pages, all of them listed.
+    fn run(&self, place: usize, most: usize) -> &[AtomicU64] {
+        let in_page = place % PAGE_WORDS;
+        // SAFETY: places are below the circle's size, which is the number of data pages, all of them listed; the run
+        // ends with its page. dom0 reads the words at any time, hence atomics.
         unsafe {
             let page = *self.pages.get_unchecked(DATA + place / PAGE_WORDS);
-            AtomicU64::from_ptr(page.add(place % PAGE_WORDS))
+            slice::from_raw_parts(page.add(in_page).cast(), most.min(PAGE_WORDS - in_page))
         }
     }
 }
