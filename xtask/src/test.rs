@@ -8,10 +8,20 @@ use crate::{process, setup, static_binary};
 pub(crate) fn run() -> Result<()> {
     setup::ensure()?;
     process::run(&mut process::cargo(&["test", "--workspace"]))?;
+    model_check()?;
     let xenoscope = static_binary::build()?;
     // One at a time: each boots a machine that wants the processors for itself.
     let arguments = ["test", "--package", "xenoscope-tests", "--no-fail-fast", "--test", "*"];
     let mut end_to_end = process::cargo(&arguments);
     end_to_end.args(["--", "--ignored", "--test-threads=1", "--nocapture"]);
     process::run(end_to_end.env("XENOSCOPE_BINARY", xenoscope))
+}
+
+/// Runs the ring's protocol through every interleaving. All of it is built anew for that, and so apart from the rest.
+fn model_check() -> Result<()> {
+    let arguments = ["test", "--package", "xenoscope-abi", "--release", "--test", "loom"];
+    let mut model = process::cargo(&arguments);
+    process::run(
+        model.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", process::target_folder().join("loom")),
+    )
 }

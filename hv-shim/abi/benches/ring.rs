@@ -36,7 +36,7 @@ struct Copy(Vec<u64>);
 impl Way for Copy {
     fn fill(&mut self, record: &Record) {
         for place in self.0.chunks_exact_mut(SAMPLE_WORDS) {
-            place.copy_from_slice(black_box(record));
+            place.copy_from_slice(black_box::<&Record>(record));
         }
     }
 
@@ -61,7 +61,7 @@ impl Way for Xenoscope {
     fn fill(&mut self, record: &Record) {
         for _ in 0..RECORDS {
             self.producer.begin(&self.header);
-            self.producer.write(black_box(record), &*self.data, &self.header, &self.page);
+            self.producer.write(black_box::<&Record>(record), &*self.data, &self.header, &self.page);
         }
     }
 
@@ -98,7 +98,7 @@ struct RtrbWords(rtrb::Producer<u64>, rtrb::Consumer<u64>);
 impl Way for RtrbWords {
     fn fill(&mut self, record: &Record) {
         for _ in 0..RECORDS {
-            let _ = self.0.push_entire_slice(black_box(record));
+            let _ = self.0.push_entire_slice(black_box::<&Record>(record));
         }
     }
 
@@ -116,8 +116,8 @@ fn ways() -> [(&'static str, Box<dyn Way>); 4] {
         header: RingHeader::default(),
         page: ConsumerPage::default(),
         data: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
-        producer: Producer::new(PAGES),
-        consumer: Consumer::new(PAGES),
+        producer: Producer::new(WORDS),
+        consumer: Consumer::new(WORDS),
     };
     [
         ("plain copy", Box::new(Copy(vec![0; WORDS]))),

@@ -14,7 +14,7 @@
 
 use core::sync::atomic::compiler_fence;
 
-use crate::{AtomicU64, Ordering, PAGE_WORDS, record};
+use crate::{AtomicU64, Ordering, record};
 
 /// Why the producer did not write a sample. The discriminants are the indexes of [`RingHeader::lost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +128,10 @@ fn add_one(count: &Private) -> u64 {
 }
 
 impl Producer {
-    /// A producer of a new ring of `data_pages` pages, which must be a power of two.
-    pub const fn new(data_pages: usize) -> Self {
+    /// A producer of a new ring of `size` words, which must be a power of two.
+    pub const fn new(size: usize) -> Self {
         Self {
-            mask: (data_pages * PAGE_WORDS - 1) as u64,
+            mask: (size - 1) as u64,
             busy: Private::new(0),
             begun: Private::new(0),
             nested: Private::new(0),
@@ -178,17 +178,11 @@ impl Producer {
         if used + words.len() as u64 > self.mask + 1 {
             return self.lose(Loss::Full, header);
         }
-        let mut position = head;
-        let mut rest = words;
+        // In runs of words that lie in a row: two at the circle's end, more where pages lie apart.
+        let (mut position, mut rest) = (head, words);
         while !rest.is_empty() {
             let place = position & self.mask;
             let run = data.run(place as usize, rest.len().min((self.mask + 1 - place) as usize));
-            if run.len() == rest.len() {
-                for (to, &word) in run.iter().zip(rest) {
-                    to.store(word, Ordering::Relaxed);
-                }
-                break;
-            }
             for (to, &word) in run.iter().zip(rest) {
                 to.store(word, Ordering::Relaxed);
             }
@@ -231,9 +225,9 @@ pub struct Damaged {
 }
 
 impl Consumer {
-    /// A consumer of a new ring of `data_pages` pages, which must be a power of two.
-    pub const fn new(data_pages: usize) -> Self {
-        Self { size: (data_pages * PAGE_WORDS) as u64, tail: 0 }
+    /// A consumer of a new ring of `size` words, which must be a power of two.
+    pub const fn new(size: usize) -> Self {
+        Self { size: size as u64, tail: 0 }
     }
 
     /// Hands every record that is complete to `each`, oldest first, straight from the ring through a buffer of its

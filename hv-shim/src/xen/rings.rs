@@ -132,7 +132,7 @@ impl Ring {
             cpu: PhysCpu(page.cpu.load(Ordering::Relaxed) as u32),
             consumer_page: map(privcmd, "a ring's position", &[word(directory::CONSUMER)], Access::Writable)?,
             data: map(privcmd, "a ring's data", &frames, Access::ReadOnly)?,
-            consumer: Consumer::new(pages as usize),
+            consumer: Consumer::new(pages as usize * PAGE_WORDS),
             header,
             read: 0,
             unreadable: 0,

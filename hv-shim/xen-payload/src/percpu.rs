@@ -43,7 +43,7 @@ impl Cpu {
         unsafe {
             let seed = time_stamp() ^ (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             (&raw mut (*this).schedule).write(Schedule::new(config.period_ns, config.lease_ns, seed));
-            (&raw mut (*this).producer).write(Producer::new(config.ring_pages as usize));
+            (&raw mut (*this).producer).write(Producer::new(config.ring_pages as usize * PAGE_WORDS));
             if let Err(refusal) = (*this).ring.allocate(config.ring_pages as usize) {
                 Self::free(this);
                 return Err(refusal);

@@ -1,0 +1,109 @@
+//! Hosts that were booted for tests: a scenario is run once, and its results are looked at by several tests.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+use anyhow::Context;
+use lab::{Options, Scenario, StepOutcome};
+
+use crate::{observed::Observed, report::Report};
+
+/// A host whose scenario has been run.
+pub(crate) struct Host {
+    out: PathBuf,
+    steps: Vec<StepOutcome>,
+}
+
+/// The place of a host that is booted by whoever needs it first. A run that failed is not repeated.
+pub(crate) type Booted = OnceLock<Result<Host, String>>;
+
+/// Runs the scenario of a name, unless that has been done, and gives its results.
+pub(crate) fn host(booted: &'static Booted, scenario: &str) -> &'static Host {
+    let run = || {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{scenario}.toml"));
+        Host::run(scenario, &Scenario::load(&path)?)
+    };
+    let result = booted.get_or_init(|| run().map_err(|error| format!("{error:#}")));
+    result.as_ref().unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl Host {
+    /// Runs a scenario with the program under test.
+    pub(crate) fn run(name: &str, scenario: &Scenario) -> anyhow::Result<Self> {
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let options = Options { out: out.clone(), programs: vec![lab::xenoscope()?], ..Options::default() };
+        let outcome = lab::run(scenario, &options)?;
+        Ok(Self { out, steps: outcome.steps })
+    }
+
+    /// What came of a step.
+    pub(crate) fn step(&self, name: &str) -> Step {
+        let step = self.steps.iter().find(|step| step.name == name);
+        let step = step.unwrap_or_else(|| panic!("step {name} was not begun"));
+        Step {
+            name: name.to_owned(),
+            exit: step.exit,
+            stdout: self.text(&step.stdout),
+            stderr: self.text(&step.stderr),
+        }
+    }
+
+    /// A file or folder that was brought back, or is of the lab's own.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.out.join(path)
+    }
+
+    /// The same, read.
+    pub(crate) fn text(&self, path: impl AsRef<Path>) -> String {
+        let path = self.path(path);
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A recording that was brought back, every sample of it.
+    pub(crate) fn observed(&self, file: &str) -> Observed {
+        Observed::read(&self.path(file))
+    }
+
+    /// What the program itself says of a recording. It runs here: reports need nothing of the host.
+    pub(crate) fn report(&self, file: &str) -> Report {
+        let path = self.path(file);
+        let output = xenoscope(&["report", "--json", "-i", path.to_str().expect("paths here are text")]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Report::parse(&output.stdout)
+    }
+}
+
+/// Runs the program under test on this machine.
+pub(crate) fn xenoscope(arguments: &[&str]) -> Output {
+    let output = Command::new(lab::xenoscope().unwrap()).args(arguments).output();
+    output.context("the program under test can't be run").unwrap()
+}
+
+/// What came of a step.
+pub(crate) struct Step {
+    name: String,
+    pub(crate) exit: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Step {
+    /// Fails unless it ended with this status; gives itself back.
+    pub(crate) fn ended(self, status: i32) -> Self {
+        let Self { name, exit, stdout, stderr } = &self;
+        assert_eq!(*exit, Some(status), "step {name} said\n{stdout}\nand, as errors,\n{stderr}");
+        self
+    }
+
+    /// Fails unless Xen had no livepatch any more at the end of the step, which lists them.
+    pub(crate) fn left_nothing_loaded(self) -> Self {
+        let Self { name, stdout, .. } = &self;
+        assert!(stdout.contains("Nothing to list"), "step {name} leaves something loaded: {stdout}");
+        self
+    }
+}

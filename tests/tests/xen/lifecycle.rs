@@ -1,0 +1,113 @@
+//! Does the shim come and go without a trace, whatever becomes of collectors and domains?
+
+use profile::recording::{Completeness, EndReason};
+
+use crate::{
+    consoles, figures,
+    host::{Booted, Host, host},
+};
+
+static BOOTED: Booted = Booted::new();
+
+fn visits() -> &'static Host {
+    host(&BOOTED, "lifecycle")
+}
+
+const CYCLES: usize = 20;
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn twenty_visits_leave_all_memory_behind() {
+    let step = visits().step("cycles").ended(0);
+    let pages: Vec<u64> =
+        step.stdout.lines().filter_map(|line| line.strip_prefix("pages ")?.parse().ok()).collect();
+    figures::figure("Xen's free pages before", pages[0]);
+    figures::figure("Xen's free pages after 20 visits", pages[CYCLES]);
+    assert_eq!(pages.len(), CYCLES + 1);
+    // The first visit may leave what Xen's own livepatch code keeps; no later one may leave anything.
+    assert_eq!(pages[1..], [pages[1]; CYCLES], "free pages after each visit");
+    assert!(pages[0] - pages[1] < 4, "the first visit kept {} pages", pages[0] - pages[1]);
+    for (what, words) in [("load", "putting the shim in place"), ("unload", "putting the shim out")] {
+        let mut pauses: Vec<f64> =
+            step.stderr.lines().filter(|line| line.contains(words)).map(pause_ms).collect();
+        assert_eq!(pauses.len(), CYCLES, "pauses told");
+        pauses.sort_by(f64::total_cmp);
+        let (least, median, most) = (pauses[0], pauses[CYCLES / 2], pauses[CYCLES - 1]);
+        figures::figure(
+            format_args!("pause of each {what}, at most, ms"),
+            format_args!("{least} … {median} … {most}"),
+        );
+    }
+    step.left_nothing_loaded();
+}
+
+/// `… paused the machine for at most 4.569 ms`
+fn pause_ms(line: &str) -> f64 {
+    let words: Vec<&str> = line.split(' ').collect();
+    words[words.len() - 2].parse().unwrap()
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn the_hypervisors_console_stays_clean() {
+    consoles::assert_clean(&visits().text("console/xen.log"));
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn a_killed_collector_leaves_a_readable_recording_and_a_well_host() {
+    let step = visits().step("killed");
+    assert!(step.stdout.contains("alpha") && step.stdout.contains("beta"), "{}", step.stdout);
+    let cut = visits().observed("killed.xsr");
+    let Completeness::Torn { at_byte } = cut.recorded.completeness else { panic!("it was finished") };
+    figures::figure("killed after 4 s: samples in the file", cut.samples.len());
+    figures::figure("killed after 4 s: read up to byte", at_byte);
+    assert!(cut.samples.len() > 1_000);
+    assert!(!visits().report("killed.xsr").complete);
+
+    let next = visits().step("next").ended(0);
+    assert!(next.stderr.contains("had left behind was removed"), "{}", next.stderr);
+    next.left_nothing_loaded();
+    let observed = visits().observed("next.xsr");
+    observed.assert_balanced();
+    assert!(observed.samples.len() > 1_000);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn a_second_collector_is_told_who_the_first_is() {
+    let step = visits().step("second").ended(0);
+    let first = step.stdout.lines().find_map(|line| line.strip_prefix("first ")).unwrap();
+    assert!(step.stdout.contains("second 1"), "{}", step.stdout);
+    assert!(step.stderr.contains(&format!("in use by process {first}, since ")), "{}", step.stderr);
+    let observed = visits().observed("first.xsr");
+    assert_eq!(*observed.end(), EndReason::Duration);
+    observed.assert_balanced();
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn domains_come_and_go_while_they_are_recorded() {
+    visits().step("domains").ended(0);
+    let observed = visits().observed("domains.xsr");
+    assert_eq!(*observed.end(), EndReason::Interrupted);
+    observed.assert_balanced();
+    for guest in ["alpha", "beta", "delta"] {
+        let domain = observed.domain(guest);
+        let own = format!("{guest}_");
+        let names = observed.samples_of(domain).filter_map(|sample| observed.function(sample));
+        let (mine, foreign): (Vec<&str>, Vec<&str>) = names
+            .filter(|name| ["alpha_", "beta_", "delta_"].iter().any(|prefix| name.starts_with(prefix)))
+            .partition(|name| name.starts_with(&own));
+        figures::figure(format_args!("{guest}: samples in its own program"), mine.len());
+        assert!(mine.len() > 100, "{guest}");
+        assert_eq!(foreign, Vec::<&str>::new(), "{guest}");
+    }
+    let tables = &observed.recorded.tables;
+    assert!(tables.gone(observed.domain("beta")).is_some(), "beta was destroyed");
+    assert!(tables.gone(observed.domain("alpha")).is_none(), "alpha lives");
+    assert!(
+        tables.domain(observed.domain("delta")).from > observed.recorded.header.started,
+        "delta was born later"
+    );
+}

@@ -1,0 +1,25 @@
+//! Does the profiler tell the truth on a real Xen, and leave no trace there? Boots real hosts: `cargo xtask test` runs
+//! these.
+//!
+//! A file for each question; what they measure is printed in lines that begin with `figure:`. Nothing depends on how
+//! fast the machine is: what is compared is of one and the same run.
+#![forbid(unsafe_code)]
+
+// The questions.
+mod accuracy;
+mod bad_input;
+mod books;
+mod lifecycle;
+mod lockstep;
+mod ownership;
+mod pictures;
+mod releases;
+
+// What they are answered with.
+mod bootstrap;
+mod consoles;
+mod figures;
+mod host;
+mod observed;
+mod report;
+mod symbols;

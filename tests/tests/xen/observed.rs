@@ -1,0 +1,107 @@
+//! A recording, every sample of it.
+
+use std::path::Path;
+
+use profile::{
+    CpuAccount, DomainId, Frame, PhysCpu, Sample,
+    recording::{Completeness, EndReason, Recorded, Recording},
+};
+
+/// A recording that was read.
+pub(crate) struct Observed {
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) recorded: Recorded,
+}
+
+impl Observed {
+    pub(crate) fn read(path: &Path) -> Self {
+        let mut samples = Vec::new();
+        let recording = Recording::open(path).unwrap();
+        let recorded = recording.for_each_sample(|sample, _| samples.push(sample.clone())).unwrap();
+        Self { samples, recorded }
+    }
+
+    /// The only boot of the domain of a name.
+    pub(crate) fn domain(&self, name: &str) -> DomainId {
+        let mut boots = self.recorded.tables.domains().filter(|domain| domain.name == name);
+        let boot = boots.next().unwrap_or_else(|| panic!("{name} is not in the recording"));
+        assert!(boots.next().is_none(), "{name} is in the recording twice");
+        boot.id
+    }
+
+    /// The samples charged to a domain.
+    pub(crate) fn samples_of(&self, domain: DomainId) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(move |sample| sample.charged_to == Some(domain))
+    }
+
+    /// Where a sample was taken.
+    pub(crate) fn frame(&self, sample: &Sample) -> &Frame {
+        let tables = &self.recorded.tables;
+        tables.frame(tables.chain(sample.chain).frame)
+    }
+
+    /// The function in which a sample was taken, where it has a name.
+    pub(crate) fn function(&self, sample: &Sample) -> Option<&str> {
+        self.frame(sample).function.map(|name| self.recorded.tables.name(name))
+    }
+
+    /// Nanoseconds from the start of sampling.
+    pub(crate) fn since_start(&self, sample: &Sample) -> u64 {
+        let start = self.recorded.header.started;
+        sample.time.0.checked_sub(start.0).expect("samples are taken after the start")
+    }
+
+    /// Why the recording ended; fails if it was cut.
+    pub(crate) fn end(&self) -> &EndReason {
+        match &self.recorded.completeness {
+            Completeness::Whole(end) => &end.reason,
+            Completeness::Torn { at_byte } => panic!("the recording is cut at byte {at_byte}"),
+        }
+    }
+
+    /// The books of all CPUs.
+    pub(crate) fn accounts(&self) -> &[(PhysCpu, CpuAccount)] {
+        &self.recorded.snapshot.as_ref().expect("books").cpus
+    }
+
+    /// Samples of a CPU in the order of the file.
+    pub(crate) fn samples_on(&self, cpu: PhysCpu) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(move |sample| sample.cpu == cpu)
+    }
+
+    /// Fails unless every sample that was taken is in the file or counted as missing: the counts of the shim against
+    /// the numbers that it gave to the samples.
+    pub(crate) fn assert_balanced(&self) {
+        for (cpu, account) in self.accounts() {
+            assert_eq!(
+                account.taken,
+                account.written + account.filtered + account.lost_total(),
+                "{cpu}: {account:?}"
+            );
+            let numbers: Vec<u64> = self.samples_on(*cpu).map(|sample| sample.sequence).collect();
+            assert!(numbers.is_sorted_by(|a, b| a < b), "{cpu}: sequence numbers come twice or out of order");
+            assert_eq!(numbers.len() as u64, account.written, "{cpu}: samples in the file");
+            let gaps = gaps(&numbers, account.taken);
+            assert_eq!(gaps, account.filtered + account.lost_total(), "{cpu}: numbers that are missing");
+        }
+    }
+}
+
+/// How many of the numbers from 0 to `taken` are not in a sorted list of them.
+fn gaps(numbers: &[u64], taken: u64) -> u64 {
+    let mut next = 0;
+    let mut missing = 0;
+    for &number in numbers {
+        missing += number - next;
+        next = number + 1;
+    }
+    assert!(next <= taken, "number {} was given, of {taken}", next - 1);
+    missing + (taken - next)
+}
+
+#[test]
+fn gaps_are_counted_before_between_and_after() {
+    assert_eq!(gaps(&[0, 1, 2], 3), 0);
+    assert_eq!(gaps(&[1, 2, 5], 8), 5);
+    assert_eq!(gaps(&[], 4), 4);
+}
