@@ -9,7 +9,7 @@ use std::{
 
 use hv_shim::{DomainState, Hypervisor, Request, Sampling, ShimError, Taken};
 use profile::{
-    CodeAddress, Domain, Mode, Sample, Space, Time, VcpuId,
+    CodeAddress, Domain, Mode, PhysCpu, Sample, Space, Time, VcpuId,
     recording::{End, EndReason, Header, Host, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
@@ -116,6 +116,7 @@ pub fn record<W: Write>(
     let (states, idle) = (hypervisor.domains()?, hypervisor.idle_ns()?);
     let header = header(host, options, &*sampling);
     let mut session = Session {
+        cpus: sampling.cpus(),
         clock: Clock { origin, started: sampling.started() },
         books: Books::new(sampling.cpus(), idle),
         merger: Merger::new(sampling.cpus().len(), sampling.started()),
@@ -206,6 +207,8 @@ impl Timed for Pending {
 struct Session<'a, W: Write> {
     hypervisor: &'a mut dyn Hypervisor,
     sampling: Box<dyn Sampling>,
+    /// Whose each ring is.
+    cpus: Vec<PhysCpu>,
     clock: Clock,
     merger: Merger<Pending>,
     domains: Domains,
@@ -287,7 +290,7 @@ impl<W: Write> Session<'_, W> {
 
     /// Empties all rings into the merger.
     fn drain(&mut self) {
-        for ring in 0..self.sampling.cpus().len() {
+        for ring in 0..self.cpus.len() {
             let merger = &mut self.merger;
             let watermark =
                 self.sampling.drain(ring, &mut |taken| merger.push(ring, Pending { ring, taken }));
@@ -333,7 +336,7 @@ impl<W: Write> Session<'_, W> {
     }
 
     fn write(&mut self, Pending { ring, taken }: Pending) {
-        let cpu = self.sampling.cpus()[ring];
+        let cpu = self.cpus[ring];
         self.sequences.arrive(cpu, taken.sequence);
         let vcpu = taken.vcpu.map(|(number, index)| VcpuId {
             domain: match self.domains.of_number(number) {

@@ -247,16 +247,22 @@ impl Consumer {
         let mut words = [0; record::MAX_WORDS];
         let mut records = 0;
         while self.tail != head {
-            let place =
-                |position: u64| data.run((position & (self.size - 1)) as usize, 1)[0].load(Ordering::Relaxed);
-            let first = place(self.tail);
+            let place = (self.tail & (self.size - 1)) as usize;
+            let first = data.run(place, 1)[0].load(Ordering::Relaxed);
             let length = record::length_in_words(first);
             if length == 0 || length > record::MAX_WORDS || length as u64 > head - self.tail {
                 return Err(Damaged { at: self.tail });
             }
+            // The first word is not read again: it could say something else by now.
             words[0] = first;
-            for (i, word) in words[..length].iter_mut().enumerate().skip(1) {
-                *word = place(self.tail + i as u64);
+            let mut read = 1;
+            while read < length {
+                let place = (self.tail + read as u64) & (self.size - 1);
+                let run = data.run(place as usize, (length - read).min((self.size - place) as usize));
+                for (word, from) in words[read..length].iter_mut().zip(run) {
+                    *word = from.load(Ordering::Relaxed);
+                }
+                read += run.len();
             }
             each(&words[..length]);
             self.tail += length as u64;

@@ -185,7 +185,9 @@ fn wait(xen: &Hypercalls, name: &str, lap: &mut dyn FnMut()) -> io::Result<()> {
 fn refused(action: &'static str, error: io::Error) -> ShimError {
     let hint = match (action, error.raw_os_error()) {
         (_, Some(libc::ENOSYS | libc::EOPNOTSUPP)) => return ShimError::NoLivepatch,
-        ("upload", Some(libc::EINVAL | libc::ENOENT)) => " (`xl dmesg` has the loader's words)",
+        ("upload", Some(libc::EINVAL | libc::ENOENT)) => {
+            " (`xl dmesg` has the loader's words; a build id that is not the running Xen's is one)"
+        }
         ("revert", Some(libc::EBUSY)) => {
             " (another livepatch was applied on top of it: revert that one first; the shim stays quiet meanwhile)"
         }
@@ -195,4 +197,24 @@ fn refused(action: &'static str, error: io::Error) -> ShimError {
         _ => "",
     };
     ShimError::Livepatch { action, error, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(action: &'static str, code: i32) -> String {
+        refused(action, io::Error::from_raw_os_error(code)).to_string()
+    }
+
+    #[test]
+    fn a_xen_without_livepatches_is_told_apart_from_one_that_refuses_this_one() {
+        for code in [libc::ENOSYS, libc::EOPNOTSUPP] {
+            assert!(told("upload", code).contains("takes no livepatches"));
+        }
+        let refused = told("upload", libc::EINVAL);
+        assert!(refused.contains("refused to upload") && refused.contains("build id"), "{refused}");
+        assert!(told("revert", libc::EBUSY).contains("applied on top"));
+        assert!(told("apply", libc::ETIMEDOUT).contains("try again"));
+    }
 }
