@@ -103,7 +103,7 @@ impl Data for [AtomicU64] {
     }
 }
 
-/// The producer's half: its own copies of everything that it tells, and so never has to believe.
+/// The producer's half. It keeps its own size and position; the counts it keeps in the header, which dom0 can't write.
 ///
 /// It is entered again by an NMI that interrupts it, on the same CPU: hence shared references and relaxed atomics
 /// (plain loads and stores), and counts that only one of the two contexts writes.
@@ -111,34 +111,31 @@ pub struct Producer {
     /// Words in the circle, less one: sizes are powers of two.
     mask: u64,
     busy: Private,
-    begun: Private,
-    nested: Private,
-    written: Private,
     head: Private,
-    lost: [Private; LOSS_CAUSES],
 }
 
 /// A word of the producer's own. Never loom's: no other thread sees it.
 type Private = core::sync::atomic::AtomicU64;
 
-fn add_one(count: &Private) -> u64 {
-    let value = count.load(Ordering::Relaxed) + 1;
-    count.store(value, Ordering::Relaxed);
-    value
+#[inline(always)]
+fn copy(to: &[AtomicU64], from: &[u64]) {
+    for (to, &word) in to.iter().zip(from) {
+        to.store(word, Ordering::Relaxed);
+    }
+}
+
+/// Counts one more; only this context writes the count. Returns how many there were.
+#[inline]
+fn count_one(count: &AtomicU64) -> u64 {
+    let before = count.load(Ordering::Relaxed);
+    count.store(before + 1, Ordering::Relaxed);
+    before
 }
 
 impl Producer {
     /// A producer of a new ring of `size` words, which must be a power of two.
     pub const fn new(size: usize) -> Self {
-        Self {
-            mask: (size - 1) as u64,
-            busy: Private::new(0),
-            begun: Private::new(0),
-            nested: Private::new(0),
-            written: Private::new(0),
-            head: Private::new(0),
-            lost: [const { Private::new(0) }; LOSS_CAUSES],
-        }
+        Self { mask: (size - 1) as u64, busy: Private::new(0), head: Private::new(0) }
     }
 
     /// Takes the next sequence number. Every sample begins here, and ends with exactly one of [`Self::write`] and
@@ -147,15 +144,15 @@ impl Producer {
     /// A sampling interrupt that arrives while one is at work on this CPU gets `None` and is counted.
     #[inline]
     pub fn begin(&self, header: &RingHeader) -> Option<u64> {
+        let nested = &header.counts.0.lost[Loss::Nested as usize];
         if self.busy.load(Ordering::Relaxed) != 0 {
-            header.counts.0.lost[Loss::Nested as usize].store(add_one(&self.nested), Ordering::Relaxed);
+            count_one(nested);
             return None;
         }
         self.busy.store(1, Ordering::Relaxed);
         // An NMI after this line finds `busy` set, one before it has ended its sample: the counts below are ours.
         compiler_fence(Ordering::SeqCst);
-        let sequence = self.begun.load(Ordering::Relaxed) + self.nested.load(Ordering::Relaxed);
-        header.counts.0.begun.store(add_one(&self.begun), Ordering::Relaxed);
+        let sequence = count_one(&header.counts.0.begun) + nested.load(Ordering::Relaxed);
         Some(sequence)
     }
 
@@ -178,29 +175,38 @@ impl Producer {
         if used + words.len() as u64 > self.mask + 1 {
             return self.lose(Loss::Full, header);
         }
-        // In runs of words that lie in a row: two at the circle's end, more where pages lie apart.
-        let (mut position, mut rest) = (head, words);
-        while !rest.is_empty() {
-            let place = position & self.mask;
-            let run = data.run(place as usize, rest.len().min((self.mask + 1 - place) as usize));
-            for (to, &word) in run.iter().zip(rest) {
-                to.store(word, Ordering::Relaxed);
-            }
-            position += run.len() as u64;
-            rest = rest.get(run.len()..).unwrap_or(&[]);
+        let place = head & self.mask;
+        let run = data.run(place as usize, words.len().min((self.mask + 1 - place) as usize));
+        match run.get(..words.len()) {
+            // As a rule: a copy whose length the compiler knows.
+            Some(run) => copy(run, words),
+            None => self.copy_in_runs(words, data, head),
         }
         let head = head + words.len() as u64;
         self.head.store(head, Ordering::Relaxed);
-        header.counts.0.written.store(add_one(&self.written), Ordering::Relaxed);
+        count_one(&header.counts.0.written);
         // Release: pairs with the consumer's Acquire, which then sees the words and the counts.
         header.head.0.store(head, Ordering::Release);
         self.end();
     }
 
+    /// Writes words that do not lie in a row: at the circle's end, and where pages lie apart.
+    #[cold]
+    fn copy_in_runs<D: Data + ?Sized>(&self, words: &[u64], data: &D, head: u64) {
+        let (mut position, mut rest) = (head, words);
+        while !rest.is_empty() {
+            let place = position & self.mask;
+            let run = data.run(place as usize, rest.len().min((self.mask + 1 - place) as usize));
+            copy(run, rest);
+            position += run.len() as u64;
+            rest = rest.get(run.len()..).unwrap_or(&[]);
+        }
+    }
+
     /// Ends a sample that was begun and can't be written.
     #[cold]
     pub fn lose(&self, cause: Loss, header: &RingHeader) {
-        header.counts.0.lost[cause as usize].store(add_one(&self.lost[cause as usize]), Ordering::Relaxed);
+        count_one(&header.counts.0.lost[cause as usize]);
         self.end();
     }
 
