@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lab::{Scenario, scenario::Release};
+use profile::Mode;
 
 use crate::{consoles, figures, host::Host};
 
@@ -17,15 +18,19 @@ fn serves(name: &str, release: Release) {
     observed.assert_balanced();
     for guest in ["alpha", "gamma"] {
         let domain = observed.domain(guest);
-        let own = observed.samples_of(domain).filter_map(|sample| observed.function(sample));
-        let own = own.filter(|name| name.starts_with(guest)).count();
+        // How much Xen works for a guest depends on how busy this machine is; where its processes run does not.
+        let user = || observed.samples_of(domain).filter(|sample| sample.mode == Mode::User);
+        let own = user()
+            .filter_map(|sample| observed.function(sample))
+            .filter(|name| name.starts_with(guest))
+            .count();
         let foreign = if guest == "alpha" { "gamma_" } else { "alpha_" };
-        let all = observed.samples_of(domain).count();
+        let all = user().count();
         figures::figure(
-            format_args!("{name}, {guest}: samples in its own program"),
+            format_args!("{name}, {guest}: user samples in its program"),
             format_args!("{own} of {all}"),
         );
-        assert!(own * 2 > all, "{guest}: {own} of {all} samples lie in its program");
+        assert!(own > 100 && own * 10 > all * 9, "{guest}: {own} of {all} user samples lie in its program");
         let mut names = observed.samples_of(domain).filter_map(|sample| observed.function(sample));
         assert!(!names.any(|name| name.starts_with(foreign)), "{guest} was seen in another guest's program");
     }
