@@ -6,7 +6,7 @@ use std::{
 };
 
 use profile::{
-    ChainId, DomainId, EventId, Mode, PhysCpu, Sample,
+    ChainId, DomainId, EventId, Mode, PhysCpu, ProcessId, Sample,
     recording::{Completeness, EndReason, Recorded, Recording, RecordingError},
 };
 
@@ -23,6 +23,7 @@ use crate::{
 pub(crate) struct Place {
     pub(crate) event: EventId,
     pub(crate) charged_to: Option<DomainId>,
+    pub(crate) process: Option<ProcessId>,
     pub(crate) mode: Mode,
     pub(crate) chain: ChainId,
 }
@@ -64,9 +65,9 @@ impl Aggregate {
         let mut tallies: HashMap<Place, Tally> = HashMap::new();
         let mut sequences: BTreeMap<PhysCpu, Sequence> = BTreeMap::new();
         let recorded = recording.for_each_sample(|sample, _| {
-            let &Sample { event, charged_to, mode, chain, weight, .. } = sample;
+            let &Sample { event, charged_to, process, mode, chain, weight, .. } = sample;
             tallies
-                .entry(Place { event, charged_to, mode, chain })
+                .entry(Place { event, charged_to, process, mode, chain })
                 .or_default()
                 .add(Tally { samples: 1, weight });
             sequences.entry(sample.cpu).or_default().add(sample.sequence);

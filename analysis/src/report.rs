@@ -78,7 +78,7 @@ pub struct EventReport {
     pub domains: Vec<DomainReport>,
     /// Samples that were due and attempted.
     pub taken: Option<u64>,
-    /// CPU time in which nothing was due because the shim had gone quiet, of all CPUs.
+    /// CPU time in which nothing was due because the sampler was silent, of all CPUs.
     pub quiet_s: Option<f64>,
     /// The books of every CPU.
     pub cpus: Vec<CpuReport>,
@@ -124,7 +124,7 @@ pub struct DomainReport {
     pub complete_chains: BTreeMap<String, f64>,
     /// What ran, most self weight first.
     pub functions: Vec<FunctionReport>,
-    /// Whose user code ran, heaviest first.
+    /// Which processes were current, heaviest first, as far as that is known.
     pub processes: Vec<ProcessReport>,
     /// The CPU time that the hypervisor accounts to it.
     pub cpu_s: Option<f64>,
@@ -160,14 +160,22 @@ pub struct FunctionReport {
 /// A process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProcessReport {
-    /// Its address-space root.
-    pub root: String,
-    /// Samples of its user code.
+    /// Its address-space root, where that is what it is told by.
+    pub root: Option<String>,
+    /// Its number in its domain, where that is known.
+    pub pid: Option<u32>,
+    /// Its name: untrusted text.
+    pub name: Option<String>,
+    /// Its control group: untrusted text.
+    pub container: Option<String>,
+    /// Samples for which it was current.
     pub samples: u64,
     /// What they stand for.
     pub weight: u64,
     /// Of the event's busy weight.
     pub share: f64,
+    /// The weight by mode.
+    pub modes: Modes,
 }
 
 /// Weight by mode.

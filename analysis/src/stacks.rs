@@ -1,10 +1,11 @@
 //! Folded stacks: what pictures are made of.
 
-use profile::{EventId, Mode, Space};
+use profile::{EventId, Mode, Process};
 
 use crate::{
     aggregate::Aggregate,
     functions::{frames_with_modes, name},
+    processes::label,
     rows::rows,
 };
 
@@ -13,7 +14,7 @@ use crate::{
 pub struct Stack {
     /// The row it belongs to: an index into [`EventReport::domains`](crate::EventReport::domains).
     pub domain: usize,
-    /// Outermost first: the mode, or the process for user code; then the chain's functions.
+    /// Outermost first: the process, or the mode where none is known; then the chain's functions.
     pub layers: Vec<Layer>,
     /// What its samples stand for.
     pub weight: u64,
@@ -37,10 +38,10 @@ impl Aggregate {
         rows.flat_map(|(index, row)| row.places.into_iter().map(move |counted| (index, counted))).map(
             |(domain, (place, tally))| {
                 let tables = &self.recorded.tables;
-                let group = match tables.frame(tables.chain(place.chain).frame).space {
-                    Space::User(_, root) if place.mode == Mode::User => format!("process {root}"),
-                    _ => place.mode.to_string(),
-                };
+                // A process of another domain that works on this one's behalf is its backend, whichever it is.
+                let own = |process: &&Process| place.charged_to == Some(process.domain);
+                let process = place.process.map(|id| tables.process(id)).filter(own);
+                let group = process.map_or_else(|| place.mode.to_string(), label);
                 let mut layers: Vec<Layer> =
                     frames_with_modes(tables, place.chain, place.charged_to, place.mode)
                         .map(|(frame, mode)| Layer { name: name(frame, tables), mode })

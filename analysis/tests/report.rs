@@ -85,7 +85,8 @@ fn a_rebooted_guest_is_one_row() {
     assert_eq!((web.samples, web.cpu_s), (7, Some(3.5)));
     assert_eq!(web.modes, Modes { hypervisor: 10, kernel: 40, user: 50, backend: 40 });
     assert_eq!(web.named, Named { kernel: Some(1.0), user: Some(0.4) });
-    let processes: Vec<_> = web.processes.iter().map(|p| (&*p.root, p.samples, p.weight, p.share)).collect();
+    let processes: Vec<_> =
+        web.processes.iter().map(|p| (p.root.as_deref().unwrap(), p.samples, p.weight, p.share)).collect();
     assert_eq!(processes, [("0x1000", 2, 45, 0.225), ("0x2000", 1, 5, 0.025)]);
     // The books do not know db's time, and nobody accounts the hypervisor's.
     assert_eq!((row(&report, "db").cpu_s, row(&report, "hypervisor").cpu_s), (None, None));

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::DEFAULT_RECORDING;
 
-/// Sample all domains, the hypervisor and dom0 into a recording
+/// Sample the whole machine into a recording: hypervisor, dom0 or host, and all guests
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,8 +42,8 @@ Examples:
   xenoscope record --guest-kernel web=kallsyms.txt --guest-exe web=./server --duration 10
                                                       with names for one guest's kernel and program
 
-The hypervisor is sampled by a livepatch that is loaded for the recording and taken out at its end. Nothing is
-installed in any guest. With a command, its exit status is passed on.")]
+Xen is sampled by a livepatch that is loaded for the recording and taken out at its end; KVM and plain Linux hosts by
+the kernel's perf events. Nothing is installed in any guest. With a command, its exit status is passed on.")]
 pub(crate) struct Args {
     /// Samples per second and CPU
     #[arg(short = 'F', long = "freq", value_name = "HZ", default_value_t = 1000.0)]
@@ -70,9 +70,13 @@ pub(crate) struct Args {
     #[arg(long = "guest-exe", value_name = "NAME=FILE[@0xBASE]")]
     executables: Vec<GuestImage>,
 
-    /// Memory for samples not yet read, per CPU: 4K to 1M
-    #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = bytes)]
-    ring_size: u64,
+    /// Sample the whole machine or fail: without it, users who may not do that get a command's samples alone
+    #[arg(short, long)]
+    all_cpus: bool,
+
+    /// Memory for samples not yet read, per CPU, such as 64K or 1M [default: some seconds' worth]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    ring_size: Option<u64>,
 
     /// Record for as long as this command runs
     #[arg(last = true, value_name = "COMMAND")]
@@ -133,7 +137,11 @@ fn options(args: &Args) -> Options {
         options.insert("domain".into(), args.domains.join(","));
     }
     Options {
-        request: Request { rate_hz: args.rate_hz, ring_bytes: args.ring_size },
+        request: Request {
+            rate_hz: args.rate_hz,
+            ring_bytes: args.ring_size,
+            may_narrow: !args.all_cpus && !args.command.is_empty(),
+        },
         filter: if all { Filter::All } else { Filter::Named(args.domains.iter().cloned().collect()) },
         tool: concat!("xenoscope ", env!("CARGO_PKG_VERSION")).into(),
         kernel: kernel_file("osrelease").trim().to_owned(),

@@ -9,7 +9,8 @@ use std::{
 
 use profile::{
     AddressSpaceRoot, Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event,
-    EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Sample, Snapshot, Source, Space, Time, Uuid,
+    EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot, Source,
+    Space, Time, Uuid,
     recording::{End, EndReason, Header, Host, Note, Writer},
 };
 use tempfile::TempDir;
@@ -48,7 +49,11 @@ fn folder() -> TempDir {
     }
     writer.note(Note { time: Time(SECOND / 2), text: "the symbols of db could not be read".to_owned() });
 
-    let user = Space::User(guest, AddressSpaceRoot(0x1000));
+    let process = ProcessId(0);
+    let root = Some(AddressSpaceRoot(0x1000));
+    let (name, from) = (Some("ngin\u{7}x".to_owned()), Time(0));
+    writer.process(Process { id: process, domain: guest, pid: Some(9), root, name, container: None, from });
+    let user = Space::User(guest, process);
     let code = [
         (None, Mode::Hypervisor, Space::Hypervisor, "xen", "csched2_schedule", 1),
         (Some(dom0), Mode::Kernel, Space::Kernel(dom0), "vmlinux", "schedule", 2),
@@ -72,6 +77,7 @@ fn folder() -> TempDir {
                 cpu: PhysCpu(0),
                 vcpu: None,
                 charged_to,
+                process: (space == user).then_some(process),
                 mode,
                 event: EventId(0),
                 weight: 10_000_000,

@@ -138,11 +138,12 @@ impl Domains {
         now: Time,
         writer: &mut Writer<W>,
     ) -> DomainId {
+        let on_kvm = self.known.iter().any(|known| known.domain.kind == DomainKind::Host);
         let state = DomainState {
             number,
             name: format!("domain-{number}"),
             uuid: None,
-            kind: DomainKind::Pv,
+            kind: if on_kvm { DomainKind::Kvm } else { DomainKind::Pv },
             vcpus: 0,
             cpu_ns: 0,
         };

@@ -5,13 +5,14 @@
 //! (`hv-shim`), what an address is called (`symbolizer`), what the file looks like (`profile::recording`).
 //!
 //! Samples are merged by time ([`merge`]), charged to domains that come and go ([`domains`]), and named while their
-//! guests still live ([`naming`]).
+//! guests still live ([`naming`]), a process's in the life that it led then ([`processes`]).
 #![forbid(unsafe_code)]
 
 mod books;
 mod domains;
 mod merge;
 mod naming;
+mod processes;
 mod session;
 
 pub use domains::Filter;

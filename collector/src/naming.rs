@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io::Write};
 
-use profile::{Chain, ChainId, CodeAddress, DomainId, Frame, Space, recording::Writer};
+use profile::{Chain, ChainId, CodeAddress, DomainId, Frame, ProcessId, Space, recording::Writer};
 use symbolizer::Symbolizer;
 
 /// Names addresses, and remembers.
@@ -14,6 +14,16 @@ pub(crate) struct Namer {
 impl Namer {
     pub(crate) fn new(symbolizer: Symbolizer) -> Self {
         Self { symbolizer, chains: HashMap::new() }
+    }
+
+    /// The chain of one frame for an address, if it was named before.
+    pub(crate) fn known(&self, space: Space, address: CodeAddress) -> Option<ChainId> {
+        self.chains.get(&(space, address)).copied()
+    }
+
+    /// Whether no symbol names an address yet.
+    pub(crate) fn is_unnamed(&self, space: Space, address: CodeAddress) -> bool {
+        self.symbolizer.resolve(space, address).function.is_none()
     }
 
     /// The chain of one frame for an address.
@@ -36,6 +46,14 @@ impl Namer {
             let frame = writer.frame(frame);
             writer.chain(Chain { caller: None, frame })
         })
+    }
+
+    /// Forgets the names of processes' addresses: they are no more, or tell of new code.
+    pub(crate) fn forget_processes(&mut self, processes: &[ProcessId]) {
+        if !processes.is_empty() {
+            self.chains
+                .retain(|(space, _), _| !matches!(space, Space::User(_, id) if processes.contains(id)));
+        }
     }
 
     /// Forgets the names of a domain's addresses: other symbols hold now, or none.

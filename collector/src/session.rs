@@ -7,9 +7,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use hv_shim::{DomainState, Hypervisor, Request, Sampling, ShimError, Taken};
+use hv_shim::{
+    Change, DomainState, Hypervisor, Owner, ProcessKey, Record, Request, Sampling, ShimError, Taken,
+};
 use profile::{
-    CodeAddress, Domain, Mode, PhysCpu, Sample, Space, Time, VcpuId,
+    CodeAddress, Domain, DomainId, PhysCpu, Sample, Space, Time, VcpuId,
     recording::{End, EndReason, Header, Host, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
@@ -19,6 +21,7 @@ use crate::{
     domains::{Domains, Filter},
     merge::{Merger, Timed},
     naming::Namer,
+    processes::{Processes, Whose},
 };
 
 /// How often the rings are drained and the lease renewed: a ring of the default size holds seconds.
@@ -122,17 +125,16 @@ pub fn record<W: Write>(
         merger: Merger::new(sampling.cpus().len(), sampling.started()),
         namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
         domains: Domains::new(options.filter.clone()),
+        processes: Processes::default(),
         sequences: Sequences::default(),
         writer: Writer::new(sink, &header)?,
         notes: Vec::new(),
         hypervisor,
         sampling,
     };
-    session.sampling.renew();
+    session.sampling.renew()?;
     session.take_domains(&states, true, progress);
-    for note in session.sampling.notes() {
-        session.note(note);
-    }
+    session.take_notes();
     let load_pause = session.sampling.load_pause();
     progress.started().map_err(CollectError::Command)?;
     let reason = session.run(progress)?;
@@ -152,7 +154,9 @@ fn hypervisor_symbols(
         .chain(&added)
         .map(|symbol| (symbol.address.0, symbol.kind, symbol.name.as_str(), symbol.livepatch));
     let mut symbolizer = Symbolizer::default();
-    symbolizer.set_hypervisor(SymbolTable::from_xen(rows).map_err(CollectError::Symbols)?);
+    if !own.is_empty() {
+        symbolizer.set_hypervisor(SymbolTable::from_xen(rows).map_err(CollectError::Symbols)?);
+    }
     Ok(symbolizer)
 }
 
@@ -192,17 +196,23 @@ impl Clock {
     }
 }
 
-/// A sample on its way, with the ring that it came from.
+/// A record on its way, with the ring that it came from.
 struct Pending {
     ring: usize,
-    taken: Taken,
+    record: Record,
 }
 
 impl Timed for Pending {
     fn time(&self) -> Time {
-        self.taken.time
+        match self.record {
+            Record::Sample(taken) => taken.time,
+            Record::Change { time, .. } => time,
+        }
     }
 }
+
+/// The number of the one domain whose processes tell of themselves: the Linux host.
+const HOST: u32 = 0;
 
 struct Session<'a, W: Write> {
     hypervisor: &'a mut dyn Hypervisor,
@@ -212,6 +222,7 @@ struct Session<'a, W: Write> {
     clock: Clock,
     merger: Merger<Pending>,
     domains: Domains,
+    processes: Processes,
     namer: Namer,
     books: Books,
     sequences: Sequences,
@@ -228,7 +239,7 @@ impl<W: Write> Session<'_, W> {
                 return Ok(reason);
             }
             thread::sleep(DRAIN_EVERY);
-            self.sampling.renew();
+            self.sampling.renew()?;
             self.drain();
             if listed.elapsed() >= LIST_EVERY {
                 self.list_domains(progress)?;
@@ -256,6 +267,7 @@ impl<W: Write> Session<'_, W> {
         for pending in rest {
             self.write(pending);
         }
+        self.take_notes();
         let unmatched = self.domains.unmatched();
         for text in &unmatched {
             self.note(format!("no domain was called {text}, nor had that number"));
@@ -263,13 +275,6 @@ impl<W: Write> Session<'_, W> {
         let time = Time(self.clock.started.0 + elapsed.as_nanos() as u64);
         let snapshot = self.books.snapshot(time, &self.domains, &*self.sampling);
         books::check(&snapshot, &self.sequences, &mut self.writer);
-        let quiet: u64 = snapshot.cpus.iter().map(|(_, account)| account.quiet_ns).sum();
-        if quiet > 0 {
-            self.note(format!(
-                "nothing was sampled for {:.1} s of CPU time, because the collector did not run",
-                quiet as f64 / 1e9
-            ));
-        }
         self.writer.snapshot(snapshot);
         let totals = self.books.totals(&*self.sampling);
         // The file first: nothing that happens now may cost it.
@@ -293,7 +298,7 @@ impl<W: Write> Session<'_, W> {
         for ring in 0..self.cpus.len() {
             let merger = &mut self.merger;
             let watermark =
-                self.sampling.drain(ring, &mut |taken| merger.push(ring, Pending { ring, taken }));
+                self.sampling.drain(ring, &mut |record| merger.push(ring, Pending { ring, record }));
             self.merger.advance(ring, watermark);
         }
     }
@@ -307,9 +312,12 @@ impl<W: Write> Session<'_, W> {
     fn take_domains(&mut self, states: &[DomainState], first: bool, progress: &mut dyn Progress) {
         let changes = self.domains.update(states, self.clock.now(), first, &mut self.writer);
         for id in changes.gone {
+            self.processes.forget(id, &mut self.namer.symbolizer);
             self.namer.forget(id);
             self.namer.symbolizer.forget(id);
         }
+        self.processes.bury(self.clock.now(), &mut self.namer.symbolizer);
+        self.namer.forget_processes(&self.processes.take_ended());
         for id in changes.born {
             self.namer.forget(id);
             self.namer.symbolizer.forget(id);
@@ -323,8 +331,11 @@ impl<W: Write> Session<'_, W> {
     /// Writes what is complete. A domain that is not known yet is looked for first.
     fn write_ready(&mut self, progress: &mut dyn Progress) -> Result<(), CollectError> {
         let ready: Vec<Pending> = self.merger.ready().collect();
-        let unknown = |pending: &Pending| {
-            pending.taken.vcpu.is_some_and(|(number, _)| self.domains.of_number(number).is_none())
+        let unknown = |pending: &Pending| match &pending.record {
+            Record::Sample(taken) => {
+                taken.charged_to.is_some_and(|number| self.domains.of_number(number).is_none())
+            }
+            Record::Change { .. } => false,
         };
         if ready.iter().any(unknown) {
             self.list_domains(progress)?;
@@ -335,32 +346,50 @@ impl<W: Write> Session<'_, W> {
         Ok(())
     }
 
-    fn write(&mut self, Pending { ring, taken }: Pending) {
+    fn write(&mut self, Pending { ring, record }: Pending) {
+        match record {
+            Record::Sample(taken) => self.write_sample(ring, &taken),
+            Record::Change { time, change } => self.take_change(time, change),
+        }
+    }
+
+    fn write_sample(&mut self, ring: usize, taken: &Taken) {
         let cpu = self.cpus[ring];
         self.sequences.arrive(cpu, taken.sequence);
-        let vcpu = taken.vcpu.map(|(number, index)| VcpuId {
-            domain: match self.domains.of_number(number) {
-                Some(id) => id,
-                None => self.domains.add_unlisted(number, taken.time, &mut self.writer),
-            },
-            index,
-        });
-        let charged_to = vcpu.map(|vcpu| vcpu.domain);
+        let charged_to = taken.charged_to.map(|number| self.domain_of(number, taken.time));
         if !self.domains.is_wanted(charged_to) {
             return self.books.filter(ring);
         }
-        let space = match (taken.mode, charged_to) {
-            (Mode::Kernel, Some(domain)) => Space::Kernel(domain),
-            (Mode::User, Some(domain)) => Space::User(domain, taken.root),
-            _ => Space::Hypervisor,
+        let owner = match taken.owner {
+            Owner::Hypervisor => None,
+            Owner::Kernel(number) | Owner::Process(number) => {
+                Some(Whose { domain: self.domain_of(number, taken.time), number })
+            }
+        };
+        let is_process = matches!(taken.owner, Owner::Process(_));
+        let process = owner.filter(|_| is_process || taken.process.is_some()).map(|whose| {
+            let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
+            self.processes.sampled(whose, taken.process, taken.time, &*self.sampling, symbolizer, writer)
+        });
+        let space = match (owner, process) {
+            (None, _) => Space::Hypervisor,
+            (Some(whose), Some(process)) if is_process => Space::User(whose.domain, process),
+            (Some(whose), _) => Space::Kernel(whose.domain),
         };
         let address = CodeAddress::InstructionPointer(taken.instruction_pointer);
-        let chain = self.namer.chain(space, address, &mut self.writer);
+        let chain = match self.namer.known(space, address) {
+            Some(chain) => chain,
+            None => {
+                self.read_what_names(space, address, taken);
+                self.namer.chain(space, address, &mut self.writer)
+            }
+        };
         self.writer.sample(Sample {
             time: taken.time,
             cpu,
-            vcpu,
+            vcpu: charged_to.zip(taken.vcpu).map(|(domain, index)| VcpuId { domain, index }),
             charged_to,
+            process,
             mode: taken.mode,
             event: taken.event,
             weight: taken.weight,
@@ -369,11 +398,47 @@ impl<W: Write> Session<'_, W> {
         });
     }
 
+    fn domain_of(&mut self, number: u32, time: Time) -> DomainId {
+        match self.domains.of_number(number) {
+            Some(id) => id,
+            None => self.domains.add_unlisted(number, time, &mut self.writer),
+        }
+    }
+
+    /// Fetches the symbols for an address, where they are to be had.
+    fn read_what_names(&mut self, space: Space, address: CodeAddress, taken: &Taken) {
+        let Some(ProcessKey::Pid(pid)) = taken.process else { return };
+        let symbolizer = &mut self.namer.symbolizer;
+        if let Some(image) = symbolizer.unread(space, address) {
+            self.processes.read_image(pid, image, &*self.sampling, symbolizer);
+        } else if let Space::User(domain, _) = space
+            && self.namer.is_unnamed(space, address)
+        {
+            let (sampling, symbolizer) = (&*self.sampling, &mut self.namer.symbolizer);
+            let news = self.processes.read_generated(domain, pid, taken.time, sampling, symbolizer);
+            self.namer.forget_processes(news.as_slice());
+        }
+    }
+
+    fn take_change(&mut self, time: Time, change: Change) {
+        if let Some(host) = self.domains.of_number(HOST) {
+            let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
+            self.processes.change(host, time, change, &*self.sampling, symbolizer, writer);
+        }
+    }
+
     fn flush(&mut self) -> Result<(), CollectError> {
+        self.take_notes();
         self.books.update_idle(&self.hypervisor.idle_ns()?);
         let snapshot = self.books.snapshot(self.clock.now(), &self.domains, &*self.sampling);
         self.writer.snapshot(snapshot);
         Ok(self.writer.flush()?)
+    }
+
+    fn take_notes(&mut self) {
+        for note in self.sampling.take_notes() {
+            self.note(note);
+        }
     }
 
     fn note(&mut self, text: String) {

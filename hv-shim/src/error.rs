@@ -3,12 +3,18 @@ use std::{io, time::SystemTime};
 /// What can go wrong between us and a hypervisor. Each says what failed, on what, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
-    /// No hypervisor that we know.
-    #[error("this machine does not run under Xen: /sys/hypervisor/type says {found}")]
-    NotXen {
-        /// What it says.
-        found: String,
+    /// Users without privileges may not see the machine.
+    #[error(
+        "this user may not sample the machine: run as root, or allow it with `setcap \
+         cap_perfmon,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep` on the program{}", setting(.paranoid)
+    )]
+    PerfForbidden {
+        /// What `kernel.perf_event_paranoid` is set to, if the kernel has it.
+        paranoid: Option<i32>,
     },
+    /// A kernel without `perf_event_open`, or a sandbox that hides it.
+    #[error("this kernel has no perf events (CONFIG_PERF_EVENTS, or a sandbox forbids perf_event_open)")]
+    NoPerfEvents,
     /// The kernel's door is missing.
     #[error("/dev/xen/privcmd is missing: load the kernel module xen-privcmd (modprobe xen-privcmd)")]
     NoPrivcmd,
@@ -83,6 +89,10 @@ impl ShimError {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { what: what.into(), error }
     }
+}
+
+fn setting(paranoid: &Option<i32>) -> String {
+    paranoid.map_or_else(String::new, |value| format!(" (kernel.perf_event_paranoid is {value})"))
 }
 
 fn seconds_ago(since: &SystemTime) -> String {

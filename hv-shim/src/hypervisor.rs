@@ -1,12 +1,10 @@
 //! What every hypervisor is to the rest of the program.
 
-use std::time::Duration;
+use std::{fs::File, time::Duration};
 
-use profile::{
-    AddressSpaceRoot, CpuAccount, DomainKind, Event, EventId, HypervisorVirtual, Mode, PhysCpu, Time, Uuid,
-};
+use profile::{CpuAccount, DomainKind, Event, HypervisorVirtual, PhysCpu, Time, Uuid};
 
-use crate::ShimError;
+use crate::{MappedFile, ProcessKey, ProcessState, Record, ShimError};
 
 /// A hypervisor, from its control domain.
 pub trait Hypervisor: Send {
@@ -19,7 +17,7 @@ pub trait Hypervisor: Send {
     /// Nanoseconds that each CPU has idled, by the hypervisor's account.
     fn idle_ns(&self) -> Result<Vec<u64>, ShimError>;
 
-    /// Symbols of the hypervisor's own code.
+    /// Symbols of the hypervisor's own code; none where it is part of a domain's kernel.
     fn symbols(&mut self) -> Result<Vec<HypervisorSymbol>, ShimError>;
 
     /// Begins to sample every CPU. What an earlier, dead collector left behind is removed first.
@@ -72,8 +70,11 @@ pub struct HypervisorSymbol {
 pub struct Request {
     /// Samples per second and CPU.
     pub rate_hz: f64,
-    /// Bytes of ring per CPU; rounded up to what there is.
-    pub ring_bytes: u64,
+    /// Bytes of ring per CPU, rounded up to what there is; without, what holds some seconds' samples.
+    pub ring_bytes: Option<u64>,
+    /// Whether it will do to sample what the calling thread executes from now on and whatever that starts, where this
+    /// user may not sample the machine. Linux hosts only.
+    pub may_narrow: bool,
 }
 
 /// A session of sampling, the shim being in place. Dropping it takes the shim out again.
@@ -87,8 +88,9 @@ pub trait Sampling: Send {
     /// The CPUs, one ring each.
     fn cpus(&self) -> Vec<PhysCpu>;
 
-    /// What the operator should know about this session: how a mode is told, what was cleaned up.
-    fn notes(&self) -> Vec<String>;
+    /// What the operator should know about this session since this was asked last: how a mode is told, what was
+    /// cleaned up, which CPU came or went.
+    fn take_notes(&mut self) -> Vec<String>;
 
     /// Symbols of the code that was put into the hypervisor: its time is seen like everybody's.
     fn symbols(&self) -> Vec<HypervisorSymbol>;
@@ -96,16 +98,36 @@ pub trait Sampling: Send {
     /// How long the machine stood still at most while the shim was put in place; none if nothing had to be.
     fn load_pause(&self) -> Option<Duration>;
 
-    /// Shows the shim that somebody still reads. Wanted several times in every five seconds.
-    fn renew(&self);
+    /// Shows that somebody still reads, and follows what changed on the machine. Wanted several times a second.
+    fn renew(&mut self) -> Result<(), ShimError>;
 
-    /// Takes every complete sample of one ring, oldest first, and returns a time before which no later one of that
+    /// Takes every complete record of one ring, oldest first, and returns a time before which no later one of that
     /// ring will be.
-    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Taken)) -> Watermark;
+    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark;
 
     /// One ring's books. `taken` and `lost` are the shim's counts, `written` counts what [`Self::drain`] handed out:
     /// they balance once sampling has stopped and the ring is drained.
     fn account(&self, ring: usize) -> CpuAccount;
+
+    /// A process of a domain as it is now, if it can be looked at.
+    fn process(&self, _domain: u32, _key: ProcessKey) -> Option<ProcessState> {
+        None
+    }
+
+    /// The control group that a process of the host is in now.
+    fn container(&self, _pid: u32) -> Option<String> {
+        None
+    }
+
+    /// Opens the file that a process has mapped, if it is still the same. Vain for what is no file.
+    fn open(&self, _pid: u32, _file: &MappedFile) -> Option<File> {
+        None
+    }
+
+    /// What a process itself writes of the code that it generates, in the format of `/tmp/perf-PID.map`.
+    fn generated_symbols(&self, _pid: u32) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Ends sampling: after this call no ring grows any more.
     fn quiesce(&mut self) -> Result<(), ShimError>;
@@ -128,28 +150,6 @@ pub enum Watermark {
     At(Time),
     /// The CPU sleeps: none will be earlier than the latest watermark of another ring read before this one.
     Asleep,
-}
-
-/// A sample as it was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// When.
-    pub time: Time,
-    /// Its number on its CPU.
-    pub sequence: u64,
-    /// How many of the event's units it stands for.
-    pub weight: u64,
-    /// Which event.
-    pub event: EventId,
-    /// The hypervisor's number of the domain whose vCPU was current, and the vCPU's index; none where the hypervisor
-    /// worked for itself.
-    pub vcpu: Option<(u32, u32)>,
-    /// Whose code ran.
-    pub mode: Mode,
-    /// The interrupted instruction.
-    pub instruction_pointer: u64,
-    /// The root of the page tables that it was interrupted under; 0 for the hypervisor's own.
-    pub root: AddressSpaceRoot,
 }
 
 /// One finding about this host.

@@ -1,27 +1,30 @@
 //! Everything that touches a hypervisor.
 //!
-//! Comes in: what the hypervisor tells its control domain, and the shim's rings. Goes out, through [`Hypervisor`] and
-//! [`Sampling`]: samples as they were taken ([`Taken`]), the books ([`profile::CpuAccount`]), which domains there are,
+//! Comes in: what the hypervisor tells its control domain, and the rings of the shim or of the host's kernel. Goes out,
+//! through [`Hypervisor`] and [`Sampling`]: samples as they were taken ([`Taken`]), the books ([`profile::CpuAccount`]), which domains there are,
 //! and the hypervisor's own symbols. Not here: names, merging by time, files.
 //!
 //! No type of one hypervisor leaves this crate.
 
 mod error;
 mod hypervisor;
+mod kvm;
+mod taken;
 mod xen;
 
 pub use error::ShimError;
 pub use hypervisor::{
-    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Outcome, Request, Sampling, Stopped, Taken,
-    Watermark,
+    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Outcome, Request, Sampling, Stopped, Watermark,
 };
+pub use taken::{Change, MappedFile, Mapping, Owner, ProcessKey, ProcessState, Record, Taken};
 
-/// The hypervisor that this machine runs under, for whoever controls it.
+/// The hypervisor of this machine, for whoever controls it: Xen from its control domain; everywhere else the Linux
+/// host itself, whose hypervisor is KVM if it has any.
 pub fn detect() -> Result<Box<dyn Hypervisor>, ShimError> {
-    Ok(Box::new(xen::Xen::open()?))
+    if xen::is_control_domain() { Ok(Box::new(xen::Xen::open()?)) } else { Ok(Box::new(kvm::Kvm::open())) }
 }
 
 /// What this host allows, with what to do about each lack. Never fails: what can't be found out is a finding.
 pub fn doctor() -> Vec<Check> {
-    xen::doctor()
+    if xen::is_control_domain() { xen::doctor() } else { kvm::doctor() }
 }

@@ -52,7 +52,8 @@ pub struct CpuAccount {
     pub filtered: u64,
     /// Samples lost, by cause.
     pub lost: BTreeMap<LossCause, u64>,
-    /// Nanoseconds in which nothing was due because the shim had gone quiet (no collector renewed its lease).
+    /// Nanoseconds in which nothing was due because the sampler was silent: no collector renewed the shim's lease, or
+    /// the host's kernel throttled.
     pub quiet_ns: u64,
 }
 

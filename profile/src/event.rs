@@ -27,6 +27,10 @@ pub struct Event {
 pub enum Source {
     /// The local APIC timer's interrupt, at randomized periods.
     Timer,
+    /// A counter of the processor's performance-monitoring unit.
+    Pmu,
+    /// The host kernel's clock (`cpu-clock` of `perf_event_open`), at periods that are redrawn all the time.
+    CpuClock,
 }
 
 impl Source {
@@ -34,6 +38,8 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Timer => "timer",
+            Self::Pmu => "pmu",
+            Self::CpuClock => "cpu-clock",
         }
     }
 
@@ -44,6 +50,14 @@ impl Source {
                 "interrupt-driven: code that runs with interrupts off is charged to the instruction that turns them on; \
                  a sample that is overdue when its CPU goes idle is charged to the vCPU that ran last, as the \
                  hypervisor's idle function"
+            }
+            Self::Pmu => {
+                "counter overflow: the instruction shown is a few behind the one that overflowed; nothing is counted \
+                 while the processor halts"
+            }
+            Self::CpuClock => {
+                "interrupt-driven: code that runs with interrupts off is charged to the instruction that turns them on, \
+                 and what the host does with them off after a guest's exit to the guest's own instruction"
             }
         }
     }

@@ -10,6 +10,7 @@ mod address;
 mod domain;
 mod event;
 mod frame;
+mod process;
 pub mod recording;
 mod sample;
 
@@ -18,4 +19,5 @@ pub use address::{AddressSpaceRoot, CodeAddress, GuestVirtual, HypervisorVirtual
 pub use domain::{Domain, DomainId, DomainKind, PhysCpu, Uuid, VcpuId};
 pub use event::{Event, EventId, Source};
 pub use frame::{Chain, ChainId, Frame, FrameId, NameId};
+pub use process::{Process, ProcessId};
 pub use sample::{Mode, Sample, Space, Time};

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressSpaceRoot, ChainId, DomainId, EventId, PhysCpu, VcpuId};
+use crate::{ChainId, DomainId, EventId, PhysCpu, ProcessId, VcpuId};
 
-/// Nanoseconds of the hypervisor's clock (Xen: since it booted).
+/// Nanoseconds of the hypervisor's clock (Xen: since it booted; KVM: the host's `CLOCK_MONOTONIC`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
@@ -21,6 +21,8 @@ pub struct Sample {
     pub vcpu: Option<VcpuId>,
     /// The domain on whose behalf the code ran; none for the hypervisor's own work.
     pub charged_to: Option<DomainId>,
+    /// The process that was current in the domain whose code ran, where that is known.
+    pub process: Option<ProcessId>,
     /// What a domain's row splits into.
     pub mode: Mode,
     /// Which of the recording's events this is a sample of.
@@ -36,12 +38,12 @@ pub struct Sample {
 /// Whose code ran, and so whose symbols name the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Space {
-    /// The hypervisor's own code.
+    /// The code of a hypervisor that is no domain's kernel (Xen).
     Hypervisor,
     /// A domain's kernel.
     Kernel(DomainId),
     /// A process of a domain.
-    User(DomainId, AddressSpaceRoot),
+    User(DomainId, ProcessId),
 }
 
 /// What a domain's row splits into.

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, io};
 
 use profile::{
     AddressSpaceRoot, Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime,
-    Event, EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Sample, Snapshot, Source, Space, Time,
-    Uuid, VcpuId,
+    Event, EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot,
+    Source, Space, Time, Uuid, VcpuId,
     recording::{
         Completeness, Damage, End, EndReason, Header, Host, MAX_DEPTH, Note, Recorded, Recording,
         RecordingError, Writer,
@@ -14,6 +14,7 @@ use profile::{
 use proptest::prelude::*;
 
 const GUEST: DomainId = DomainId(3);
+const PROCESS: ProcessId = ProcessId(0);
 const END: End = End { time: Time(9_000), reason: EndReason::CommandEnded(7) };
 
 fn header() -> Header {
@@ -51,9 +52,21 @@ fn guest() -> Domain {
     }
 }
 
+fn process() -> Process {
+    Process {
+        id: PROCESS,
+        domain: GUEST,
+        pid: Some(77),
+        root: Some(AddressSpaceRoot(0x7000)),
+        name: Some("nginx".to_owned()),
+        container: None,
+        from: Time(1_150),
+    }
+}
+
 fn frame<W: io::Write>(writer: &mut Writer<W>, function: Option<&str>, address: u64) -> Frame {
     Frame {
-        space: Space::User(GUEST, AddressSpaceRoot(0x7000)),
+        space: Space::User(GUEST, PROCESS),
         address: CodeAddress::InstructionPointer(address),
         function: function.map(|name| writer.name(name)),
         module: Some(writer.name("nginx")),
@@ -67,6 +80,7 @@ fn sample(sequence: u64, chain: ChainId) -> Sample {
         cpu: PhysCpu((sequence % 2) as u32),
         vcpu: Some(VcpuId { domain: GUEST, index: 1 }),
         charged_to: Some(GUEST),
+        process: Some(PROCESS),
         mode: Mode::User,
         event: EventId(0),
         weight: 10_101_010,
@@ -94,6 +108,7 @@ fn snapshot() -> Snapshot {
 fn file(flushes: u64) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     writer.domain(guest());
+    writer.process(process());
     writer.note(Note { time: Time(1_200), text: "web: no kernel symbols".to_owned() });
     for flush in 0..flushes {
         for sequence in flush * 10..(flush + 1) * 10 {
@@ -176,6 +191,7 @@ fn everything_is_introduced_once() {
 fn a_full_buffer_is_written_without_being_asked() {
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     writer.domain(guest());
+    writer.process(process());
     let code = frame(&mut writer, Some("main"), 1);
     let code = writer.frame(code);
     let chain = writer.chain(Chain { caller: None, frame: code });
@@ -191,6 +207,7 @@ fn a_full_buffer_is_written_without_being_asked() {
 fn endless_recursion_keeps_its_inner_end() {
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     writer.domain(guest());
+    writer.process(process());
     let mut caller = None;
     for address in 0..2_000 {
         let code = frame(&mut writer, Some("recurse"), address);
@@ -209,6 +226,7 @@ fn endless_recursion_keeps_its_inner_end() {
 fn names_are_cut_between_characters() {
     let mut writer = Writer::new(Vec::new(), &header()).unwrap();
     writer.domain(guest());
+    writer.process(process());
     let long = "ä".repeat(5_000);
     let code = frame(&mut writer, Some(&long), 1);
     let code = writer.frame(code);
@@ -301,6 +319,7 @@ impl io::Write for SmallDisk {
 fn after_a_failed_write_nothing_is_written() {
     let mut writer = Writer::new(SmallDisk(4_096), &header()).unwrap();
     writer.domain(guest());
+    writer.process(process());
     writer.note(Note { time: Time(1), text: "x".repeat(1 << 20) });
     writer.note(Note { time: Time(2), text: "short".to_owned() });
     for _ in 0..2 {

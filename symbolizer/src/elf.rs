@@ -34,19 +34,52 @@ pub(crate) fn is_elf(bytes: &[u8]) -> bool {
     bytes.starts_with(&elf::ELFMAG)
 }
 
+/// An ELF file at the addresses it was linked to, to be mapped anywhere.
+#[derive(Clone, Debug)]
+pub struct Linked {
+    /// Its executable segments: where they are in the file, and at which address that is linked.
+    segments: Vec<(Range<u64>, u64)>,
+    /// Its functions; none where it is stripped of all of them.
+    pub(crate) symbols: Option<SymbolTable>,
+}
+
+impl Linked {
+    /// Reads the ELF file that `data` is.
+    pub fn parse<'data>(data: impl ReadRef<'data>) -> Result<Self, ParseError> {
+        let file = File::open(data)?;
+        let text = text(file.segments, 0);
+        let executable = |segment: &&Segment| {
+            segment.p_type(LittleEndian) == elf::PT_LOAD && segment.p_flags(LittleEndian).0 & elf::PF_X.0 != 0
+        };
+        let segments = file.segments.iter().filter(executable).map(|segment| {
+            // The kernel maps whole pages: what stands before the segment in its first one is mapped too.
+            let (offset, address) = (segment.p_offset(LittleEndian), segment.p_vaddr(LittleEndian));
+            let before = offset & (PAGE - 1);
+            let end = offset.saturating_add(segment.p_filesz(LittleEndian)).saturating_add(PAGE);
+            (offset - before..end, address.wrapping_sub(before))
+        });
+        let segments = segments.collect();
+        match file.symbols(0, &text, extent_as_linked(file.segments)) {
+            Ok(symbols) => Ok(Self { segments, symbols: Some(symbols) }),
+            Err(ParseError::NoSymbols) => Ok(Self { segments, symbols: None }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a byte of the file is linked to, if it is code.
+    pub(crate) fn address_of(&self, offset: u64) -> Option<u64> {
+        let (range, address) = self.segments.iter().find(|(range, _)| range.contains(&offset))?;
+        Some(address.wrapping_add(offset - range.start))
+    }
+}
+
 /// Reads no more of `data` than the headers, one symbol table and its strings: debug information may be gigabytes.
 ///
 /// `base` is where the first byte of the file is mapped; position-independent files need it, others refuse it.
 pub(crate) fn parse<'data>(data: impl ReadRef<'data>, base: Option<u64>) -> Result<Elf, ParseError> {
-    check_machine(data)?;
-    let header = FileHeader64::<LittleEndian>::parse(data)?;
-    let endian = header.endian()?;
-    if header.phnum(endian, data)? > MAX_PROGRAM_HEADERS {
-        return Err(ParseError::TooLarge("more than 4096 program headers"));
-    }
-    let segments = header.program_headers(endian, data)?;
-
-    let bias = match (header.e_type(endian), base) {
+    let file = File::open(data)?;
+    let segments = file.segments;
+    let bias = match (file.header.e_type(LittleEndian), base) {
         (elf::ET_EXEC, None) => 0,
         (elf::ET_EXEC, Some(_)) => return Err(ParseError::NeedsNoLoadBase),
         (elf::ET_DYN, None) => return Err(ParseError::NeedsLoadBase),
@@ -55,21 +88,45 @@ pub(crate) fn parse<'data>(data: impl ReadRef<'data>, base: Option<u64>) -> Resu
     };
     let text = text(segments, bias);
     let extent = moved(extent_as_linked(segments), bias);
+    Ok(Elf { table: file.symbols(bias, &text, extent)?, text })
+}
 
-    if header.shnum(endian, data)? > MAX_SECTIONS {
-        return Err(ParseError::TooLarge("more than a million sections"));
-    }
-    let sections = header.section_headers(endian, data)?;
-    // The dynamic symbols are a subset of the others, all that `strip` leaves.
-    for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
-        let Some(section) = sections.iter().find(|section| section.sh_type(endian) == kind) else { continue };
-        let entries = functions(data, sections, section, bias, &text)?;
-        if !entries.is_empty() {
-            let table = SymbolTable::build(entries, Vec::new(), extent)?;
-            return Ok(Elf { table, text });
+/// The headers of an ELF file.
+struct File<'data, R> {
+    data: R,
+    header: &'data FileHeader64<LittleEndian>,
+    segments: &'data [Segment],
+}
+
+impl<'data, R: ReadRef<'data>> File<'data, R> {
+    fn open(data: R) -> Result<Self, ParseError> {
+        check_machine(data)?;
+        let header = FileHeader64::<LittleEndian>::parse(data)?;
+        let endian = header.endian()?;
+        if header.phnum(endian, data)? > MAX_PROGRAM_HEADERS {
+            return Err(ParseError::TooLarge("more than 4096 program headers"));
         }
+        Ok(Self { data, header, segments: header.program_headers(endian, data)? })
     }
-    Err(ParseError::NoSymbols)
+
+    /// Its functions, moved by `bias`.
+    fn symbols(&self, bias: u64, text: &[Range<u64>], extent: Range<u64>) -> Result<SymbolTable, ParseError> {
+        if self.header.shnum(LittleEndian, self.data)? > MAX_SECTIONS {
+            return Err(ParseError::TooLarge("more than a million sections"));
+        }
+        let sections = self.header.section_headers(LittleEndian, self.data)?;
+        // The dynamic symbols are a subset of the others, all that `strip` leaves.
+        for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
+            let Some(section) = sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
+                continue;
+            };
+            let entries = functions(self.data, sections, section, bias, text)?;
+            if !entries.is_empty() {
+                return SymbolTable::build(entries, Vec::new(), extent);
+            }
+        }
+        Err(ParseError::NoSymbols)
+    }
 }
 
 /// Looks at the one field that lies at the same place in files of all classes and byte orders.

@@ -5,6 +5,8 @@ use std::str;
 use crate::{
     ParseError, SymbolTable,
     listing::{self, Listed},
+    preference::Preference,
+    table::{Entry, MAX_SYMBOLS},
 };
 
 /// What Debian writes into `/boot/System.map-*` instead of symbols.
@@ -36,6 +38,30 @@ impl SymbolTable {
         }
         listing::table(symbols)
     }
+}
+
+impl SymbolTable {
+    /// Reads what a program writes of the code that it generates (`/tmp/perf-PID.map`, the kernel's
+    /// tools/perf/Documentation/jit-interface.txt): a line is `START SIZE NAME`, both numbers hexadecimal. Where
+    /// code was made twice, the later line holds; lines of another form are left out.
+    pub fn from_perf_map(text: &[u8]) -> Result<Self, ParseError> {
+        let text = String::from_utf8_lossy(text);
+        let entries: Vec<Entry<'_>> =
+            text.lines().rev().filter_map(perf_map_line).take(MAX_SYMBOLS).collect();
+        let start = entries.iter().map(|entry| entry.start).min().unwrap_or(0);
+        let end = entries.iter().map(|entry| entry.end).max().unwrap_or(0);
+        Self::build(entries, Vec::new(), start..end)
+    }
+}
+
+fn perf_map_line(line: &str) -> Option<Entry<'_>> {
+    let (start, rest) = line.split_once(' ')?;
+    let (size, name) = rest.split_once(' ')?;
+    let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    let start = hex(start)?;
+    // None is better than another: only the order of the lines tells.
+    let preference = Preference::of_listed("", false);
+    Some(Entry { start, end: start.saturating_add(hex(size)?), preference, name: name.trim(), module: 0 })
 }
 
 fn parse_line(line: &str) -> Option<Listed<'_>> {

@@ -33,14 +33,17 @@ mod image;
 mod kallsyms;
 mod listing;
 mod load;
+mod mapped;
 mod preference;
 mod symbolizer;
 mod table;
 mod xen;
 
 pub use demangle::demangle;
+pub use elf::Linked;
 pub use error::{ParseError, SymbolizerError};
 pub use image::{Executable, Image};
-pub use load::{ImageFile, load};
+pub use load::{ImageFile, load, load_linked};
+pub use mapped::ImageId;
 pub use symbolizer::{Resolved, Symbolizer};
 pub use table::{Symbol, SymbolTable};

@@ -9,7 +9,7 @@ use std::{
 
 use object::ReadCache;
 
-use crate::{Image, ParseError, SymbolizerError, elf};
+use crate::{Image, Linked, ParseError, SymbolizerError, elf};
 
 /// Kernels list some 150 thousand symbols in less than 10 MiB.
 const MAX_LIST: u64 = 256 << 20;
@@ -53,6 +53,11 @@ pub fn load(image: &ImageFile) -> Result<Image, SymbolizerError> {
         Ok(Err(problem)) => Err(SymbolizerError::Content { file: file(), problem }),
         Err(source) => Err(SymbolizerError::Read { file: file(), source }),
     }
+}
+
+/// Reads the ELF file that a process has mapped, at the addresses that it was linked to.
+pub fn load_linked(file: File) -> Result<Linked, ParseError> {
+    Linked::parse(&ReadCache::new(file))
 }
 
 fn read(image: &ImageFile) -> io::Result<Result<Image, ParseError>> {

@@ -1,10 +1,10 @@
 //! Whose image names an address.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, ops::Range};
 
-use profile::{CodeAddress, DomainId, ImageOffset, Space};
+use profile::{CodeAddress, DomainId, ImageOffset, ProcessId, Space};
 
-use crate::{Executable, SymbolTable, SymbolizerError, demangle};
+use crate::{Executable, ImageId, Linked, SymbolTable, SymbolizerError, demangle, mapped::Mapped};
 
 /// What the hypervisor's image is called.
 const HYPERVISOR: &str = "xen";
@@ -16,6 +16,7 @@ const HYPERVISOR: &str = "xen";
 pub struct Symbolizer {
     hypervisor: Option<SymbolTable>,
     domains: HashMap<DomainId, DomainImages>,
+    mapped: Mapped,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +78,39 @@ impl Symbolizer {
         Ok(())
     }
 
+    /// Makes an image known that processes may map; it is read when it is first needed ([`Self::unread`]).
+    pub fn add_image(&mut self, name: &str) -> ImageId {
+        self.mapped.add_image(name)
+    }
+
+    /// Gives an image its content; without, its code is located and never named.
+    pub fn set_content(&mut self, image: ImageId, content: Option<Linked>) {
+        self.mapped.set_content(image, content);
+    }
+
+    /// Maps code into a process, from a place in an image's file on. What was mapped there before is gone.
+    pub fn map(&mut self, process: ProcessId, addresses: Range<u64>, offset: u64, image: ImageId) {
+        self.mapped.map(process, addresses, offset, image);
+    }
+
+    /// Names code that a process made itself from now on.
+    pub fn set_generated(&mut self, process: ProcessId, symbols: SymbolTable) {
+        self.mapped.set_generated(process, symbols);
+    }
+
+    /// Drops what a process has mapped.
+    pub fn forget_process(&mut self, process: ProcessId) {
+        self.mapped.forget(process);
+    }
+
+    /// The image that would name an address, if its content is still to be given.
+    pub fn unread(&self, space: Space, address: CodeAddress) -> Option<ImageId> {
+        match space {
+            Space::User(_, process) => self.mapped.unread_at(process, address.for_lookup()),
+            Space::Hypervisor | Space::Kernel(_) => None,
+        }
+    }
+
     /// Drops all that is known of a domain, which died or booted anew.
     pub fn forget(&mut self, domain: DomainId) {
         self.domains.remove(&domain);
@@ -94,13 +128,11 @@ impl Symbolizer {
                 .get(&domain)
                 .and_then(|images| images.kernel.as_ref())
                 .map(|kernel| resolve_in(&kernel.name, &kernel.symbols, address)),
-            Space::User(domain, _) => self
-                .domains
-                .get(&domain)
-                .and_then(|images| {
-                    images.executables.iter().find(|executable| executable.has_code_at(inside))
-                })
-                .map(|executable| resolve_in(executable.name(), executable.symbols(), address)),
+            Space::User(domain, process) => self.mapped.resolve(process, address).or_else(|| {
+                let executables = &self.domains.get(&domain)?.executables;
+                let executable = executables.iter().find(|executable| executable.has_code_at(inside))?;
+                Some(resolve_in(executable.name(), executable.symbols(), address))
+            }),
         }
         .unwrap_or(Resolved::NOWHERE)
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use analysis::Aggregate;
 use profile::{
     AddressSpaceRoot, Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event,
-    EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Sample, Snapshot, Source, Space, Time, Uuid,
+    EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot, Source,
+    Space, Time, Uuid,
     recording::{End, EndReason, Header, Host, Recording, Writer},
 };
 
@@ -64,6 +65,15 @@ impl Machine {
         self.writer.domain(Domain { id, number, name: name.to_owned(), uuid, kind, vcpus: 1, from });
     }
 
+    /// A process of `web` after its reboot.
+    fn process(&mut self, id: u32) -> ProcessId {
+        let (id, root) = (ProcessId(id), Some(AddressSpaceRoot(0x1000 * (u64::from(id) + 1))));
+        let from = Time(100 * SECOND);
+        let process = Process { id, domain: WEB_AGAIN, pid: None, root, name: None, container: None, from };
+        self.writer.process(process);
+        id
+    }
+
     /// A sample whose chain is given innermost frame first.
     pub(crate) fn sample(&mut self, charged_to: Option<DomainId>, mode: Mode, weight: u64, chain: &[Code]) {
         let mut caller = None;
@@ -78,11 +88,16 @@ impl Machine {
             let frame = self.writer.frame(frame);
             caller = Some(self.writer.chain(Chain { caller, frame }));
         }
+        let process = match chain[0].0 {
+            Space::User(_, process) => Some(process),
+            _ => None,
+        };
         self.writer.sample(Sample {
             time: Time(101 * SECOND),
             cpu: PhysCpu(0),
             vcpu: None,
             charged_to,
+            process,
             mode,
             event: EventId(0),
             weight,
@@ -129,8 +144,8 @@ pub(crate) fn machine() -> Machine {
     machine.domain(DB, 2, "db", DomainKind::Hvm, Some(Uuid([0; 16])));
     let xen = |function| (Space::Hypervisor, Some("xen"), Some(function), 4);
     let kernel = |domain, function| (Space::Kernel(domain), Some("vmlinux"), Some(function), 8);
-    let process = |root, module, function, offset| {
-        (Space::User(WEB_AGAIN, AddressSpaceRoot(root)), Some(module), function, offset)
+    let process = |id, module, function, offset| {
+        (Space::User(WEB_AGAIN, ProcessId(id)), Some(module), function, offset)
     };
 
     let (syscall, read) = (kernel(WEB, "do_syscall_64"), kernel(WEB, "vfs_read"));
@@ -139,9 +154,11 @@ pub(crate) fn machine() -> Machine {
     machine.sample(Some(WEB), Mode::Kernel, 10, &[syscall, read, syscall]);
 
     machine.domain(WEB_AGAIN, 5, "web", DomainKind::Pvh, Some(WEB_UUID));
-    let main = process(0x1000, "nginx", Some("main"), 0x40);
-    let unknown = (Space::User(WEB_AGAIN, AddressSpaceRoot(0x2000)), None, None, 0);
-    machine.sample(Some(WEB_AGAIN), Mode::User, 25, &[process(0x1000, "libc.so.6", None, 0x88), main]);
+    machine.process(0);
+    let other = machine.process(1);
+    let main = process(0, "nginx", Some("main"), 0x40);
+    let unknown = (Space::User(WEB_AGAIN, other), None, None, 0);
+    machine.sample(Some(WEB_AGAIN), Mode::User, 25, &[process(0, "libc.so.6", None, 0x88), main]);
     machine.sample(Some(WEB_AGAIN), Mode::User, 5, &[unknown]);
     machine.sample(Some(WEB_AGAIN), Mode::User, 20, &[main]);
     machine.gap(2);

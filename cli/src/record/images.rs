@@ -1,4 +1,4 @@
-//! Symbol files that the user named for domains, and dom0's own kernel.
+//! Symbol files that the user named for domains, and the kernel that this runs on.
 
 use std::{cell::Cell, path::Path, str::FromStr};
 
@@ -33,7 +33,7 @@ impl FromStr for GuestImage {
 /// The files' contents.
 pub(super) struct Images {
     named: Vec<Loaded>,
-    /// The kernel that this runs on, dom0's; or why it goes without names.
+    /// The kernel that this runs on, of dom0 or the host; or why it goes without names.
     own_kernel: Result<SymbolTable, String>,
 }
 
@@ -49,7 +49,7 @@ enum Content {
 }
 
 impl Images {
-    /// Reads all files, dom0's own list of symbols among them.
+    /// Reads all files, the running kernel's list of symbols among them.
     pub(super) fn load(kernels: &[GuestImage], executables: &[GuestImage]) -> anyhow::Result<Self> {
         let read = |image: &GuestImage| {
             let of = || format!("the symbols of {}", image.domain);
@@ -85,9 +85,12 @@ impl Images {
                 }
             }
         }
-        if domain.kind == DomainKind::Dom0 && !has_kernel {
-            let kernel =
-                self.own_kernel.as_ref().map_err(|why| anyhow!("dom0's kernel goes without names: {why}"))?;
+        if matches!(domain.kind, DomainKind::Dom0 | DomainKind::Host) && !has_kernel {
+            let name = &domain.name;
+            let kernel = self
+                .own_kernel
+                .as_ref()
+                .map_err(|why| anyhow!("the kernel of {name} goes without names: {why}"))?;
             symbolizer.set_kernel(domain.id, KERNEL, kernel.clone());
         }
         Ok(())

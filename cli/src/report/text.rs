@@ -53,12 +53,7 @@ fn header(out: &mut impl Write, event: &EventReport, cpu_time_s: f64) -> io::Res
         field(out, "Idle", &format!("{idle_s:.1} s of CPU time ({})", percent(of)), Style::new())?;
     }
     if let Some(quiet_s) = event.quiet_s.filter(|&quiet_s| quiet_s > 0.0) {
-        field(
-            out,
-            "Quiet",
-            &format!("{quiet_s:.1} s of CPU time in which the sampler had no collector"),
-            WARNING,
-        )?;
+        field(out, "Quiet", &format!("{quiet_s:.1} s of CPU time in which the sampler was silent"), WARNING)?;
     }
     let (loss, style) = loss(event);
     field(out, "Lost", &loss, style)

@@ -13,7 +13,7 @@ use abi::{
 use profile::{AddressSpaceRoot, CpuAccount, EventId, LossCause, Mode, PhysCpu, Time};
 
 use super::privcmd::{Access, Mapping, Privcmd};
-use crate::{ShimError, Taken, Watermark};
+use crate::{Owner, ProcessKey, Record, ShimError, Taken, Watermark};
 
 /// The domain that owns Xen's own shared pages.
 const DOMID_XEN: u16 = 0x7ff2;
@@ -148,7 +148,7 @@ impl Ring {
         self.header.page()
     }
 
-    pub(super) fn drain(&mut self, each: &mut dyn FnMut(Taken)) -> Watermark {
+    pub(super) fn drain(&mut self, each: &mut dyn FnMut(Record)) -> Watermark {
         let header: &RingHeader = self.header.page();
         let consumer_page: &ConsumerPage = self.consumer_page.page();
         // Before the records: all those up to this time are in the ring by now.
@@ -164,7 +164,7 @@ impl Ring {
             self.consumer.drain(self.data.words(), header, consumer_page, |words| match taken(words) {
                 Some(sample) => {
                     *read += 1;
-                    each(sample);
+                    each(Record::Sample(sample));
                 }
                 None => *unreadable += 1,
             });
@@ -214,19 +214,31 @@ fn taken(words: &[u64]) -> Option<Taken> {
         return None;
     }
     let sample = Sample::decode(words).ok()?;
+    let mode = match sample.mode {
+        record::Mode::Hypervisor => Mode::Hypervisor,
+        record::Mode::Kernel => Mode::Kernel,
+        record::Mode::User => Mode::User,
+    };
+    let domain = (sample.domain != DOMAIN_IDLE).then_some(u32::from(sample.domain));
+    let (owner, process) = match (mode, domain) {
+        (Mode::Kernel, Some(domain)) => (Owner::Kernel(domain), None),
+        // Only user code tells whose page tables these are: idle CPUs and kernel threads keep somebody else's.
+        (Mode::User, Some(domain)) => {
+            (Owner::Process(domain), Some(ProcessKey::Root(AddressSpaceRoot(sample.root))))
+        }
+        _ => (Owner::Hypervisor, None),
+    };
     Some(Taken {
         time: Time(sample.time),
         sequence: sample.sequence,
         weight: sample.weight,
         event: EventId(sample.event),
-        vcpu: (sample.domain != DOMAIN_IDLE).then_some((u32::from(sample.domain), u32::from(sample.vcpu))),
-        mode: match sample.mode {
-            record::Mode::Hypervisor => Mode::Hypervisor,
-            record::Mode::Kernel => Mode::Kernel,
-            record::Mode::User => Mode::User,
-        },
+        charged_to: domain,
+        vcpu: domain.map(|_| u32::from(sample.vcpu)),
+        mode,
+        owner,
+        process,
         instruction_pointer: sample.instruction_pointer,
-        root: AddressSpaceRoot(sample.root),
     })
 }
 

@@ -19,7 +19,7 @@ use super::{
     payload::{self, Settings, SymbolIndex},
     rings::{self, Shared},
 };
-use crate::{HypervisorSymbol, Request, Sampling, ShimError, Stopped, Taken, Watermark};
+use crate::{HypervisorSymbol, Record, Request, Sampling, ShimError, Stopped, Watermark};
 
 /// The payload's name among Xen's livepatches.
 pub(super) const NAME: &str = "xenoscope";
@@ -27,6 +27,9 @@ pub(super) const NAME: &str = "xenoscope";
 /// For how long a renewal holds. A collector that is stopped for longer loses samples that nobody could have kept;
 /// one that is dead costs the host no longer than this.
 const LEASE: Duration = Duration::from_secs(5);
+
+/// Holds some three seconds at the usual rate of 1 kHz.
+const DEFAULT_RING: u64 = 256 << 10;
 
 /// Samples of the timer: rates beyond it are not what a timer can do.
 const RATES_HZ: std::ops::RangeInclusive<f64> = 0.1..=20_000.0;
@@ -89,17 +92,15 @@ fn settings(request: &Request) -> Result<Settings, ShimError> {
             request.rate_hz
         )));
     }
+    let ring_bytes = request.ring_bytes.unwrap_or(DEFAULT_RING);
     let most = (MAX_DATA_PAGES * PAGE_SIZE) as u64;
-    if request.ring_bytes > most {
-        return Err(ShimError::Request(format!(
-            "a ring of {} bytes is too large: {most} at most",
-            request.ring_bytes
-        )));
+    if ring_bytes > most {
+        return Err(ShimError::Request(format!("a ring of {ring_bytes} bytes is too large: {most} at most")));
     }
     Ok(Settings {
         period_ns: (1e9 / request.rate_hz) as u64,
         lease_ns: LEASE.as_nanos() as u64,
-        ring_pages: request.ring_bytes.div_ceil(PAGE_SIZE as u64).max(1).next_power_of_two(),
+        ring_pages: ring_bytes.div_ceil(PAGE_SIZE as u64).max(1).next_power_of_two(),
     })
 }
 
@@ -173,8 +174,8 @@ impl Sampling for Session {
         self.shared().rings.iter().map(rings::Ring::cpu).collect()
     }
 
-    fn notes(&self) -> Vec<String> {
-        self.notes.clone()
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     fn symbols(&self) -> Vec<HypervisorSymbol> {
@@ -185,11 +186,12 @@ impl Sampling for Session {
         Some(self.load_pause)
     }
 
-    fn renew(&self) {
+    fn renew(&mut self) -> Result<(), ShimError> {
         self.shared().lease().renewed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Taken)) -> Watermark {
+    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark {
         let shared = self.shared.as_mut().expect("mapped until the session ends");
         shared.rings[ring].drain(each)
     }
@@ -208,6 +210,13 @@ impl Sampling for Session {
                 return Err(ShimError::Contract { what: "a sample is never ended".into() });
             }
             thread::yield_now();
+        }
+        let quiet_ns: u64 = shared.rings.iter().map(|ring| ring.account().quiet_ns).sum();
+        if quiet_ns > 0 {
+            self.notes.push(format!(
+                "nothing was sampled for {:.1} s of CPU time, because the collector did not run",
+                quiet_ns as f64 / 1e9
+            ));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Chain, Domain, DomainId, Event, Frame, Time};
+use crate::{Chain, Domain, DomainId, Event, Frame, Process, Time};
 
 /// How a recording was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Header {
 /// The machine that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// The hypervisor and its version: `Xen 4.17.7`.
+    /// The hypervisor and its version: `Xen 4.17.7`, `KVM`.
     pub hypervisor: String,
     /// The build id of the hypervisor's image.
     pub build_id: Option<String>,
@@ -60,6 +60,8 @@ pub enum Fact {
     Chain(Chain),
     /// A remark.
     Note(Note),
+    /// A process is there, or is known better than before.
+    Process(Process),
 }
 
 /// Something that whoever reads a report must be told.

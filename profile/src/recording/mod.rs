@@ -17,7 +17,7 @@
 //! | 5 | end | one [`End`]; what follows it is not read |
 //!
 //! Names, frames and chains are numbered from 0 in the order in which facts introduce them. Whatever is referred to,
-//! domains included, was introduced by an earlier fact; so a prefix of whole chunks can always be resolved.
+//! domains and processes included, was introduced by an earlier fact; so a prefix of whole chunks can always be resolved.
 //! Kind 0 is never written: a file system that loses power may leave zeros where the next chunk was to be.
 
 mod chunk;

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, iter};
 
 use crate::{
-    Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Sample, Space, Time,
+    Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Process, ProcessId,
+    Sample, Space, Time,
 };
 
 use super::{Damage, Fact};
@@ -18,6 +19,7 @@ pub const MAX_DEPTH: u16 = 1024;
 pub struct Tables {
     domains: BTreeMap<DomainId, Domain>,
     gone: BTreeMap<DomainId, Time>,
+    processes: BTreeMap<ProcessId, Process>,
     names: Vec<Box<str>>,
     frames: Vec<Frame>,
     chains: Vec<Chain>,
@@ -38,6 +40,11 @@ impl Tables {
     /// When a domain was found to be gone, if it was.
     pub fn gone(&self, id: DomainId) -> Option<Time> {
         self.gone.get(&id).copied()
+    }
+
+    /// A process.
+    pub fn process(&self, id: ProcessId) -> &Process {
+        &self.processes[&id]
     }
 
     /// A text.
@@ -71,11 +78,19 @@ impl Tables {
                 self.check_domain(domain)?;
                 self.gone.insert(domain, at);
             }
+            Fact::Process(process) => {
+                self.check_domain(process.domain)?;
+                self.processes.insert(process.id, process);
+            }
             Fact::Name(name) => self.names.push(name.into()),
             Fact::Frame(frame) => {
                 match frame.space {
                     Space::Hypervisor => {}
-                    Space::Kernel(domain) | Space::User(domain, _) => self.check_domain(domain)?,
+                    Space::Kernel(domain) => self.check_domain(domain)?,
+                    Space::User(domain, process) => {
+                        self.check_domain(domain)?;
+                        self.check_process(process)?;
+                    }
                 }
                 for name in [frame.function, frame.module].into_iter().flatten() {
                     check("name", name.0, self.names.len())?;
@@ -111,7 +126,7 @@ impl Tables {
         for domain in [sample.charged_to, sample.vcpu.map(|vcpu| vcpu.domain)].into_iter().flatten() {
             self.check_domain(domain)?;
         }
-        Ok(())
+        sample.process.map_or(Ok(()), |process| self.check_process(process))
     }
 
     /// Checks that the domains of a snapshot are known.
@@ -123,6 +138,13 @@ impl Tables {
         match self.domains.contains_key(&id) {
             true => Ok(()),
             false => Err(Damage::Unknown { what: "domain", id: id.0 }),
+        }
+    }
+
+    fn check_process(&self, id: ProcessId) -> Result<(), Damage> {
+        match self.processes.contains_key(&id) {
+            true => Ok(()),
+            false => Err(Damage::Unknown { what: "process", id: id.0 }),
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Chain, ChainId, Domain, DomainId, Frame, FrameId, NameId, Sample, Snapshot, Space, Time};
+use crate::{
+    Chain, ChainId, Domain, DomainId, Frame, FrameId, NameId, Process, ProcessId, Sample, Snapshot, Space,
+    Time,
+};
 
 use super::{
     End, Fact, Header, MAX_DEPTH, Note, RecordingError,
@@ -28,13 +31,14 @@ const MAX_NAME: usize = 4096;
 /// fails by itself: when the sink does, nothing more is written to it (a gap would make the rest unreadable), and
 /// every later `flush` and [`finish`](Self::finish) says so.
 ///
-/// Domains come before what refers to them, and numbers of names, frames and chains come from this writer: no reader
+/// Domains and processes come before what refers to them, and numbers of names, frames and chains come from this writer: no reader
 /// accepts a recording that is not so, and debug builds panic.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     sink: W,
     failure: Option<Arc<io::Error>>,
     domains: HashSet<DomainId>,
+    processes: HashSet<ProcessId>,
     names: HashMap<Box<str>, NameId>,
     frames: HashMap<Frame, FrameId>,
     chains: HashMap<Chain, ChainId>,
@@ -54,6 +58,7 @@ impl<W: Write> Writer<W> {
             sink,
             failure: None,
             domains: HashSet::new(),
+            processes: HashSet::new(),
             names: HashMap::new(),
             frames: HashMap::new(),
             chains: HashMap::new(),
@@ -81,6 +86,13 @@ impl<W: Write> Writer<W> {
         self.fact(&Fact::DomainGone { domain, at });
     }
 
+    /// Records a process; a second time if more is known of it.
+    pub fn process(&mut self, process: Process) {
+        self.check_domain(Some(process.domain));
+        self.processes.insert(process.id);
+        self.fact(&Fact::Process(process));
+    }
+
     /// Records something that whoever reads a report must be told.
     pub fn note(&mut self, note: Note) {
         self.fact(&Fact::Note(note));
@@ -102,7 +114,11 @@ impl<W: Write> Writer<W> {
     pub fn frame(&mut self, frame: Frame) -> FrameId {
         match frame.space {
             Space::Hypervisor => {}
-            Space::Kernel(domain) | Space::User(domain, _) => self.check_domain(Some(domain)),
+            Space::Kernel(domain) => self.check_domain(Some(domain)),
+            Space::User(domain, process) => {
+                self.check_domain(Some(domain));
+                self.check_process(Some(process));
+            }
         }
         let (id, new) = intern(&mut self.frames, frame, FrameId);
         if new {
@@ -128,6 +144,7 @@ impl<W: Write> Writer<W> {
     pub fn sample(&mut self, sample: Sample) {
         self.check_domain(sample.charged_to);
         self.check_domain(sample.vcpu.map(|vcpu| vcpu.domain));
+        self.check_process(sample.process);
         debug_assert!(
             (sample.chain.0 as usize) < self.depths.len(),
             "{:?} is not of this recording",
@@ -160,6 +177,13 @@ impl<W: Write> Writer<W> {
 
     fn check_domain(&self, domain: Option<DomainId>) {
         debug_assert!(domain.is_none_or(|id| self.domains.contains(&id)), "{domain:?} was not introduced");
+    }
+
+    fn check_process(&self, process: Option<ProcessId>) {
+        debug_assert!(
+            process.is_none_or(|id| self.processes.contains(&id)),
+            "{process:?} was not introduced"
+        );
     }
 
     fn fact(&mut self, fact: &Fact) {

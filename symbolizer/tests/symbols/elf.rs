@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, env, fs, io::Write, process::Command, slice};
 
-use profile::{AddressSpaceRoot, CodeAddress, DomainId, Space};
+use profile::{CodeAddress, DomainId, ProcessId, Space};
 use symbolizer::{Executable, Image, ImageFile, ParseError, Symbolizer, SymbolizerError, load};
 use tempfile::NamedTempFile;
 
@@ -145,7 +145,7 @@ fn a_running_programs_address_is_named() {
     let mut symbolizer = Symbolizer::default();
     symbolizer.add_executable(DomainId(1), executable).unwrap();
     let address = CodeAddress::InstructionPointer(a_function_of_this_program() + 1);
-    let resolved = symbolizer.resolve(Space::User(DomainId(1), AddressSpaceRoot(0)), address);
+    let resolved = symbolizer.resolve(Space::User(DomainId(1), ProcessId(0)), address);
     let function = resolved.function.unwrap();
     assert!(function.ends_with("elf::a_function_of_this_program"), "{function}");
     assert_eq!(resolved.offset.0, 1);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use profile::{AddressSpaceRoot, CodeAddress, DomainId, ImageOffset, Space};
+use profile::{CodeAddress, DomainId, ImageOffset, ProcessId, Space};
 use symbolizer::{Executable, Image, Resolved, SymbolTable, Symbolizer, SymbolizerError};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 
 const GUEST: DomainId = DomainId(3);
 const OTHER: DomainId = DomainId(4);
-const ROOT: AddressSpaceRoot = AddressSpaceRoot(0x1234_5000);
+const PROCESS: ProcessId = ProcessId(7);
 
 fn resolved<'a>(function: Option<&'a str>, module: Option<&'a str>, offset: u64) -> Resolved<'a> {
     Resolved { function: function.map(Cow::Borrowed), module, offset: ImageOffset(offset) }
@@ -49,15 +49,15 @@ fn each_space_has_its_own_images() {
     assert_eq!(at(Space::Kernel(GUEST), schedule), resolved(Some("__schedule"), Some("vmlinux"), 8));
     let module = at(Space::Kernel(GUEST), 0xffff_ffff_c0a3_1025);
     assert_eq!(module, resolved(Some("nf_tables_getset"), Some("nf_tables"), 5));
-    assert_eq!(at(Space::User(GUEST, ROOT), main), resolved(Some("main"), Some("app"), 4));
+    assert_eq!(at(Space::User(GUEST, PROCESS), main), resolved(Some("main"), Some("app"), 4));
 
     for (space, address) in [
         (Space::Hypervisor, schedule),
         (Space::Kernel(GUEST), do_irq),
         (Space::Kernel(GUEST), main),
         (Space::Kernel(OTHER), schedule),
-        (Space::User(GUEST, ROOT), schedule),
-        (Space::User(OTHER, ROOT), main),
+        (Space::User(GUEST, PROCESS), schedule),
+        (Space::User(OTHER, PROCESS), main),
     ] {
         assert_eq!(at(space, address), nothing(), "{space:?} {address:#x}");
     }
@@ -66,7 +66,7 @@ fn each_space_has_its_own_images() {
 #[test]
 fn return_addresses_belong_to_the_call() {
     let symbolizer = symbolizer();
-    let user = Space::User(GUEST, ROOT);
+    let user = Space::User(GUEST, PROCESS);
     // A call that never returns may be the last instruction of `main`, which is 0x20 bytes long.
     let after = 0x40_1020;
     let frame = symbolizer.resolve(user, CodeAddress::ReturnAddress(after));
@@ -80,7 +80,7 @@ fn return_addresses_belong_to_the_call() {
 fn what_has_no_name_is_located_inside_its_image_only() {
     let symbolizer = symbolizer();
     let at = |space, address| symbolizer.resolve(space, CodeAddress::InstructionPointer(address));
-    let user = Space::User(GUEST, ROOT);
+    let user = Space::User(GUEST, PROCESS);
     assert_eq!(at(user, 0x40_1800), resolved(None, Some("app"), 0x1800));
     // Mapped, but no code.
     assert_eq!(at(user, 0x40_0800), nothing());
@@ -111,7 +111,7 @@ fn dead_domains_are_forgotten() {
     let mut symbolizer = symbolizer();
     symbolizer.forget(GUEST);
     symbolizer.forget(OTHER);
-    let (kernel, user) = (Space::Kernel(GUEST), Space::User(GUEST, ROOT));
+    let (kernel, user) = (Space::Kernel(GUEST), Space::User(GUEST, PROCESS));
     let at = |space, address| symbolizer.resolve(space, CodeAddress::InstructionPointer(address));
     assert_eq!(at(kernel, 0xffff_ffff_821f_8548), nothing());
     assert_eq!(at(user, 0x40_1004), nothing());

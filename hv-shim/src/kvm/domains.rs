@@ -1,0 +1,247 @@
+//! Guests: the processes that hold virtual CPUs, whatever program they run. And the host itself.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use profile::{DomainKind, Uuid};
+
+use super::{
+    HOST, accounting, can_run_guests,
+    vcpus::{Vcpu, Vcpus},
+    vmm::{self, Identity},
+};
+use crate::{DomainState, ShimError};
+
+/// For how long a new process is looked at again and again: a monitor makes its guest's CPUs within this time, and
+/// one that is slower is noticed by its first sample.
+const YOUTH: Duration = Duration::from_secs(2);
+
+/// What a descriptor of a virtual CPU links to, before its index.
+const VCPU_FILE: &str = "anon_inode:kvm-vcpu:";
+
+/// The ioctl that a vCPU's thread is in, `KVM_RUN`, as `/proc/PID/task/TID/syscall` prints it.
+const KVM_RUN: &str = "0xae80";
+
+/// The guests of this host.
+pub(super) struct Domains {
+    vcpus: Vcpus,
+    /// Processes without a guest, and until when they are looked at again.
+    others: BTreeMap<u32, Option<Instant>>,
+    guests: BTreeMap<u32, Guest>,
+    /// CPU time of guests that are no more.
+    past_ns: u64,
+}
+
+struct Guest {
+    identity: Identity,
+    /// The monitor's program.
+    program: String,
+    /// When the process began, in the kernel's ticks: process ids are handed out again.
+    began: u64,
+    vcpus: u32,
+    /// The CPU time of each thread that is or was a vCPU.
+    threads_ns: BTreeMap<u32, u64>,
+}
+
+impl Domains {
+    pub(super) fn new(vcpus: Vcpus) -> Self {
+        Self { vcpus, others: BTreeMap::new(), guests: BTreeMap::new(), past_ns: 0 }
+    }
+
+    /// The host and its guests. The first call looks at every process, later ones at those that are new.
+    pub(super) fn list(&mut self) -> Result<Vec<DomainState>, ShimError> {
+        self.look_for_guests()?;
+        self.look_after_guests();
+        let busy_ns = accounting::read()?.busy_ns;
+        let guests = self.guests.iter().map(|(&pid, guest)| guest.state(pid));
+        let mut domains: Vec<DomainState> = guests.collect();
+        let guests_ns = domains.iter().map(|domain| domain.cpu_ns).sum::<u64>() + self.past_ns;
+        domains.insert(0, host(busy_ns.saturating_sub(guests_ns)));
+        Ok(domains)
+    }
+
+    fn look_for_guests(&mut self) -> Result<(), ShimError> {
+        if !can_run_guests() {
+            return Ok(());
+        }
+        let first = self.others.is_empty();
+        let now = Instant::now();
+        for suspect in self.vcpus.lock().take_suspects() {
+            self.others.remove(&suspect);
+        }
+        let entries = fs::read_dir("/proc").map_err(ShimError::io("listing /proc"))?.flatten();
+        let mut alive: Vec<u32> =
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        alive.sort_unstable();
+        self.others.retain(|pid, _| alive.binary_search(pid).is_ok());
+        for pid in alive {
+            if self.guests.contains_key(&pid) {
+                continue;
+            }
+            match self.others.get_mut(&pid) {
+                Some(None) => continue,
+                Some(until) if until.is_some_and(|until| now > until) => *until = None,
+                Some(_) => {}
+                None => {
+                    self.others.insert(pid, (!first).then(|| now + YOUTH));
+                }
+            }
+            if let Some(guest) = Guest::find(pid) {
+                self.others.remove(&pid);
+                self.guests.insert(pid, guest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notices which guests are no more, which vCPUs are new, and how long they have run.
+    fn look_after_guests(&mut self) {
+        let gone = self.guests.extract_if(.., |&pid, guest| began(pid) != Some(guest.began));
+        for (pid, guest) in gone {
+            self.vcpus.lock().retain(pid, |_| false);
+            self.past_ns += guest.threads_ns.values().sum::<u64>();
+        }
+        for (&pid, guest) in &mut self.guests {
+            guest.vcpus = guest.vcpus.max(vcpu_files(pid));
+            let threads = threads(pid);
+            let mut known = self.vcpus.lock();
+            known.retain(pid, |tid| threads.contains(&tid));
+            let running = known.threads_of(pid);
+            for tid in threads {
+                let index = running.iter().find(|(known, _)| *known == tid).and_then(|(_, index)| *index);
+                let is_vcpu = running.iter().any(|(known, _)| *known == tid);
+                if let Some(index) = index.or_else(|| vcpu_index(pid, tid)) {
+                    known.learn(tid, Vcpu { vmm: pid, index: Some(index) });
+                } else if !is_vcpu {
+                    continue;
+                }
+                if let Some(ns) = accounting::thread_ns(pid, tid) {
+                    guest.threads_ns.insert(tid, ns);
+                }
+            }
+        }
+    }
+}
+
+impl Guest {
+    /// The guest of a process, if it has one.
+    fn find(pid: u32) -> Option<Self> {
+        let vcpus = vcpu_files(pid);
+        if vcpus == 0 {
+            return None;
+        }
+        let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Some(Self {
+            identity: vmm::identity(pid),
+            program: program.trim_end().to_owned(),
+            began: began(pid)?,
+            vcpus,
+            threads_ns: BTreeMap::new(),
+        })
+    }
+
+    fn state(&self, pid: u32) -> DomainState {
+        DomainState {
+            number: pid,
+            name: self.identity.name.clone().unwrap_or_else(|| format!("{}-{pid}", self.program)),
+            uuid: self.identity.uuid,
+            kind: DomainKind::Kvm,
+            vcpus: self.vcpus,
+            cpu_ns: self.threads_ns.values().sum(),
+        }
+    }
+}
+
+/// The host: all that runs on no vCPU's thread.
+fn host(cpu_ns: u64) -> DomainState {
+    let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    DomainState {
+        number: HOST,
+        name: "host".into(),
+        uuid: machine_id.trim().parse::<Uuid>().ok(),
+        kind: DomainKind::Host,
+        vcpus: 0,
+        cpu_ns,
+    }
+}
+
+/// How many virtual CPUs a process holds.
+fn vcpu_files(pid: u32) -> u32 {
+    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    files.flatten().filter(|file| vcpu_of_file(&file.path()).is_some()).count() as u32
+}
+
+fn vcpu_of_file(path: &Path) -> Option<u32> {
+    fs::read_link(path).ok()?.to_str()?.strip_prefix(VCPU_FILE)?.parse().ok()
+}
+
+fn threads(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    tasks.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Which vCPU a thread is: by its name, or by the system call that it waits in.
+fn vcpu_index(pid: u32, tid: u32) -> Option<u32> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{name}")).ok();
+    if let Some(index) = read("comm").and_then(|name| index_in_name(name.trim_end())) {
+        return Some(index);
+    }
+    // NUMBER ARGUMENT…: an ioctl's first argument is the descriptor. Of a thread that runs, only that is told.
+    let call = read("syscall")?;
+    let words: Vec<&str> = call.split_ascii_whitespace().collect();
+    if words.get(2) != Some(&KVM_RUN) {
+        return None;
+    }
+    let descriptor = u32::from_str_radix(words[1].strip_prefix("0x")?, 16).ok()?;
+    vcpu_of_file(Path::new(&format!("/proc/{pid}/fd/{descriptor}")))
+}
+
+/// `CPU 3/KVM` (QEMU), `vcpu3` (cloud-hypervisor), `fc_vcpu 3` (Firecracker), `crosvm_vcpu3`, `kvm-vcpu-3` (kvmtool).
+fn index_in_name(name: &str) -> Option<u32> {
+    if let Some(rest) = name.strip_prefix("CPU ") {
+        return rest.strip_suffix("/KVM")?.parse().ok();
+    }
+    let (_, digits) = name.split_once("vcpu")?;
+    digits.trim_start_matches([' ', '-', '_']).parse().ok()
+}
+
+/// When a process began: the 22nd field of its `stat`, counted behind the name, which may hold anything.
+fn began(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vcpus_are_told_by_every_monitors_names() {
+        for (name, index) in [
+            ("CPU 3/KVM", Some(3)),
+            ("CPU 0/TCG", None),
+            ("vcpu12", Some(12)),
+            ("fc_vcpu 1", Some(1)),
+            ("crosvm_vcpu2", Some(2)),
+            ("kvm-vcpu-0", Some(0)),
+            ("vcpu_worker", None),
+            ("qemu-system-x86", None),
+        ] {
+            assert_eq!(index_in_name(name), index, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_always_there_and_comes_first() {
+        let domains = Domains::new(Vcpus::default()).list().unwrap();
+        assert_eq!((domains[0].number, domains[0].kind), (HOST, DomainKind::Host));
+        assert!(domains[0].cpu_ns > 0);
+        assert!(began(std::process::id()).unwrap() > 0);
+        assert_eq!(began(u32::MAX), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! Events of the kernel's `perf_event_open` (perf_event_open(2), include/uapi/linux/perf_event.h).
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::fd::{AsRawFd, FromRawFd},
+};
+
+use perf_event_open_sys::{bindings as sys, ioctls};
+
+/// The most restrictive setting under which anybody may look at his own processes in user mode.
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counter {
+    /// The processor's cycles.
+    Cycles,
+    /// The kernel's clock, for machines without counters.
+    Clock,
+}
+
+/// When a sample is taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pace {
+    /// So many a second: the kernel finds the period.
+    Hertz(u64),
+    /// After so many of what is counted.
+    Period(u64),
+}
+
+/// An event of one CPU, not enabled yet.
+pub(super) struct PerfEvent {
+    file: File,
+    /// Whether it tells how many records were lost, which Linux 6.0 brought.
+    tells_lost: bool,
+    /// Whether each sample holds the period that ended with it.
+    has_period: bool,
+}
+
+/// Who is sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everybody on every CPU.
+    Machine,
+    /// What the calling thread executes from now on, and whatever that starts.
+    Children,
+}
+
+/// How to open events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    pub(super) scope: Scope,
+    /// Whether the kernel's own code is sampled: users of [`Scope::Children`] may not see it.
+    pub(super) kernel: bool,
+}
+
+impl Setting {
+    /// What all events have in common. Records other than samples end with the thread and the time (`sample_id_all`).
+    fn attributes(self) -> sys::perf_event_attr {
+        let mut attributes = sys::perf_event_attr {
+            size: size_of::<sys::perf_event_attr>() as u32,
+            clockid: libc::CLOCK_MONOTONIC,
+            sample_type: (sys::PERF_SAMPLE_TID | sys::PERF_SAMPLE_TIME).into(),
+            ..Default::default()
+        };
+        attributes.set_disabled(1);
+        attributes.set_use_clockid(1);
+        attributes.set_sample_id_all(1);
+        attributes.set_exclude_kernel(u64::from(!self.kernel));
+        if self.scope == Scope::Children {
+            attributes.set_inherit(1);
+            attributes.set_enable_on_exec(1);
+        }
+        attributes
+    }
+
+    /// Opens what samples one CPU.
+    pub(super) fn sampler(self, cpu: u32, counter: Counter, pace: Pace) -> io::Result<PerfEvent> {
+        let mut attributes = self.attributes();
+        (attributes.type_, attributes.config) = match counter {
+            Counter::Cycles => (sys::PERF_TYPE_HARDWARE, sys::PERF_COUNT_HW_CPU_CYCLES.into()),
+            Counter::Clock => (sys::PERF_TYPE_SOFTWARE, sys::PERF_COUNT_SW_CPU_CLOCK.into()),
+        };
+        attributes.sample_type |= u64::from(sys::PERF_SAMPLE_IP);
+        match pace {
+            Pace::Hertz(hertz) => {
+                attributes.set_freq(1);
+                attributes.__bindgen_anon_1.sample_freq = hertz;
+                attributes.sample_type |= u64::from(sys::PERF_SAMPLE_PERIOD);
+            }
+            Pace::Period(period) => attributes.__bindgen_anon_1.sample_period = period,
+        }
+        let has_period = matches!(pace, Pace::Hertz(_));
+        attributes.read_format = sys::PERF_FORMAT_LOST.into();
+        match self.open(cpu, &mut attributes) {
+            Ok(file) => Ok(PerfEvent { file, tells_lost: true, has_period }),
+            // Older kernels do not know the format.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                attributes.read_format = 0;
+                Ok(PerfEvent { file: self.open(cpu, &mut attributes)?, tells_lost: false, has_period })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens what tells of the processes of one CPU: what they are called, what they map, when they end.
+    pub(super) fn changes(self, cpu: u32) -> io::Result<PerfEvent> {
+        let mut attributes = self.attributes();
+        (attributes.type_, attributes.config) = (sys::PERF_TYPE_SOFTWARE, sys::PERF_COUNT_SW_DUMMY.into());
+        attributes.set_task(1);
+        attributes.set_comm(1);
+        attributes.set_comm_exec(1);
+        attributes.set_mmap(1);
+        attributes.set_mmap2(1);
+        Ok(PerfEvent { file: self.open(cpu, &mut attributes)?, tells_lost: false, has_period: false })
+    }
+
+    fn open(self, cpu: u32, attributes: &mut sys::perf_event_attr) -> io::Result<File> {
+        let pid = match self.scope {
+            Scope::Machine => -1,
+            Scope::Children => 0,
+        };
+        open(attributes, pid, cpu as libc::c_int)
+    }
+}
+
+/// Opens an event of a thread (0: this one, -1: all) on a CPU (-1: wherever it runs).
+fn open(attributes: &mut sys::perf_event_attr, pid: libc::pid_t, cpu: libc::c_int) -> io::Result<File> {
+    let flags = sys::PERF_FLAG_FD_CLOEXEC.into();
+    // SAFETY: the attributes are a whole struct of the size that they tell; the kernel reads no more.
+    let fd = unsafe { perf_event_open_sys::perf_event_open(attributes, pid, cpu, -1, flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made, and nobody else has it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+impl PerfEvent {
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn has_period(&self) -> bool {
+        self.has_period
+    }
+
+    pub(super) fn enable(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is an event's; the request takes no pointer.
+        check(unsafe { ioctls::ENABLE(self.file.as_raw_fd(), 0) })
+    }
+
+    pub(super) fn disable(&self) -> io::Result<()> {
+        // SAFETY: as above.
+        check(unsafe { ioctls::DISABLE(self.file.as_raw_fd(), 0) })
+    }
+
+    /// Sets another period, which begins now.
+    pub(super) fn set_period(&self, period: u64) -> io::Result<()> {
+        // SAFETY: the descriptor is an event's. The bindings take the argument for the period itself, but the kernel
+        // reads one u64 at that address, which outlives the call.
+        check(unsafe { ioctls::PERIOD(self.file.as_raw_fd(), (&raw const period).addr() as u64) })
+    }
+
+    /// How many records found no room since the event was opened, by the kernel's own count; none where it keeps none.
+    pub(super) fn lost(&self) -> Option<u64> {
+        let mut words = [0; 16];
+        (self.tells_lost && (&self.file).read(&mut words).ok()? == words.len())
+            .then(|| u64::from_ne_bytes(words[8..].try_into().expect("eight of sixteen")))
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The kernel's setting of who may use events; none where it has none.
+pub(super) fn paranoid() -> Option<i32> {
+    fs::read_to_string(PARANOID).ok()?.trim().parse().ok()
+}
+
+/// Whether the processor's counters count what this thread does: those of virtual machines and of broken units only
+/// pretend to.
+pub(super) fn counts_cycles() -> bool {
+    let mut attributes = sys::perf_event_attr {
+        size: size_of::<sys::perf_event_attr>() as u32,
+        type_: sys::PERF_TYPE_HARDWARE,
+        config: sys::PERF_COUNT_HW_CPU_CYCLES.into(),
+        ..Default::default()
+    };
+    attributes.set_exclude_kernel(1);
+    let Ok(mut file) = open(&mut attributes, 0, -1) else { return false };
+    for round in 0..100_000_u64 {
+        std::hint::black_box(round);
+    }
+    let mut count = [0; 8];
+    file.read_exact(&mut count).is_ok() && u64::from_ne_bytes(count) > 0
+}

@@ -1,0 +1,582 @@
+//! A session of sampling: two events on every CPU, one that samples and one that tells of processes.
+//!
+//! They have buffers of their own, so that what the kernel says it lost is either samples or news.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use profile::{CpuAccount, Event, EventId, LossCause, Mode, PhysCpu, Source, Time};
+
+use super::{
+    HOST,
+    changes::change,
+    cpus,
+    idle::IdleCode,
+    perf::{self, Counter, Pace, PerfEvent, Scope, Setting},
+    processes,
+    records::{self, CpuMode, PerfRecord, PerfSample},
+    ring::Ring,
+    vcpus::{Known, Vcpus},
+};
+use crate::{
+    HypervisorSymbol, MappedFile, Owner, ProcessKey, ProcessState, Record, Request, Sampling, ShimError,
+    Stopped, Taken, Watermark,
+};
+
+/// The kernel's limit on rates, which it lowers by itself where samples take long.
+const MAX_RATE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
+
+/// What a sample of a clock takes in a buffer, its header included; with a period it is 8 bytes more.
+const SAMPLE_BYTES: f64 = 32.0;
+
+/// How many seconds of samples a buffer holds unless the user says otherwise.
+const BUFFERED_S: f64 = 4.0;
+
+/// Bounds of a buffer that the user did not ask for, and of the one for news of processes.
+const RING_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
+const CHANGES_BYTES: usize = 128 << 10;
+
+/// A record becomes visible this much after its time at the latest: between the two lies what an interrupt handler
+/// does, unless this machine is itself a guest that is not running.
+const SLACK_NS: u64 = 5_000_000;
+
+/// How often periods are drawn anew: a fixed one locks step with guests' ticks.
+const REDRAW_EVERY: Duration = Duration::from_millis(250);
+
+/// How often it is looked for CPUs that come and go.
+const CPUS_EVERY: Duration = Duration::from_secs(1);
+
+/// A sample of the clock stands for at most this many periods: what is longer was a machine that stood still, or a CPU
+/// that slept through its interrupts.
+const LONGEST_GAP: u64 = 4;
+
+pub(super) struct Session {
+    setting: Setting,
+    counter: Counter,
+    rate_hz: f64,
+    ring_bytes: usize,
+    started: u64,
+    cpus: Vec<Cpu>,
+    vcpus: Vcpus,
+    /// None where the kernel hides its addresses: then all of the idle task is idling.
+    idle: Option<IdleCode>,
+    redrawn: Instant,
+    looked_for_cpus: Instant,
+    notes: Vec<String>,
+    /// Reused for what is taken from a ring.
+    bytes: Vec<u8>,
+}
+
+/// A CPU, and its books for as long as the session lasts.
+struct Cpu {
+    number: u32,
+    /// None while it is offline.
+    events: Option<Events>,
+    books: Books,
+    /// What was read before sampling ended, to be handed out with the rest.
+    backlog: Vec<Record>,
+}
+
+struct Events {
+    sampler: PerfEvent,
+    samples: Ring,
+    news: PerfEvent,
+    changes: Ring,
+}
+
+#[derive(Default)]
+struct Books {
+    /// Samples handed out.
+    written: u64,
+    /// Samples lost, as the records among them tell.
+    lost: u64,
+    /// The same by the kernel's own count, of events that are closed.
+    lost_by_kernel: u64,
+    lost_changes: u64,
+    quiet_ns: u64,
+    throttled_since: Option<u64>,
+    /// The time of the sample before, if something ran then and nothing is missing since.
+    last: Option<u64>,
+}
+
+/// Begins to sample.
+pub(super) fn begin(vcpus: Vcpus, request: &Request) -> Result<Session, ShimError> {
+    check_rate(request.rate_hz)?;
+    raise_file_limit();
+    let mut notes = Vec::new();
+    let online = cpus::online()?;
+    let first = *online.first().ok_or_else(|| ShimError::Request("this machine has no CPU online".into()))?;
+    let (setting, counter) = choose(request, first, &mut notes)?;
+    let ring_bytes = request.ring_bytes.map_or_else(
+        || {
+            ((request.rate_hz * BUFFERED_S * SAMPLE_BYTES) as usize)
+                .clamp(*RING_BYTES.start(), *RING_BYTES.end())
+        },
+        |bytes| bytes as usize,
+    );
+    let idle = (setting.scope == Scope::Machine).then(IdleCode::find).flatten();
+    if idle.is_none() && setting.scope == Scope::Machine && counter == Counter::Clock {
+        notes.push(
+            "the kernel hides its symbols' addresses (kptr_restrict): all that runs in the idle task counts as idling, \
+             interrupts included"
+                .into(),
+        );
+    }
+    let cpu = |number| Cpu { number, events: None, books: Books::default(), backlog: Vec::new() };
+    let mut session = Session {
+        setting,
+        counter,
+        rate_hz: request.rate_hz,
+        ring_bytes,
+        started: 0,
+        cpus: cpus::present()?.into_iter().map(cpu).collect(),
+        vcpus,
+        idle,
+        redrawn: Instant::now(),
+        looked_for_cpus: Instant::now(),
+        notes,
+        bytes: Vec::new(),
+    };
+    session.follow_cpus(&online)?;
+    if session.setting.scope == Scope::Machine {
+        for events in session.cpus.iter().filter_map(|cpu| cpu.events.as_ref()) {
+            events.enable().map_err(ShimError::io("enabling an event"))?;
+        }
+    }
+    session.started = now();
+    Ok(session)
+}
+
+fn check_rate(rate_hz: f64) -> Result<(), ShimError> {
+    let limit: f64 =
+        fs::read_to_string(MAX_RATE).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1e5);
+    if (0.1..=limit).contains(&rate_hz) {
+        return Ok(());
+    }
+    Err(ShimError::Request(format!(
+        "a rate of {rate_hz} Hz is out of range: this kernel samples at 0.1 to {limit} Hz \
+         (sysctl kernel.perf_event_max_sample_rate)"
+    )))
+}
+
+/// Each CPU takes two descriptors; the usual soft limit is for programs that do not.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls read or write one struct rlimit. A limit that stays as it was shows when it is met.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// Finds out what may be sampled, and by what, on one CPU for all.
+fn choose(request: &Request, cpu: u32, notes: &mut Vec<String>) -> Result<(Setting, Counter), ShimError> {
+    let mut setting = Setting { scope: Scope::Machine, kernel: true };
+    let cycles =
+        |setting: Setting| setting.sampler(cpu, Counter::Cycles, Pace::Hertz(hertz(request.rate_hz)));
+    let mut tried = cycles(setting);
+    if request.may_narrow && is_refusal(&tried) {
+        setting.scope = Scope::Children;
+        notes.push("only the command was sampled: this user may not sample the machine".into());
+        tried = cycles(setting);
+        if is_refusal(&tried) {
+            setting.kernel = false;
+            notes.push("only user code was sampled: this user may not sample the kernel".into());
+            tried = cycles(setting);
+        }
+    }
+    let why = match tried {
+        Ok(_) if perf::counts_cycles() => return Ok((setting, Counter::Cycles)),
+        Ok(_) => "its counters do not count".to_owned(),
+        Err(error) if is_refused(&error) => {
+            return Err(ShimError::PerfForbidden { paranoid: perf::paranoid() });
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV) => "it has no counters for cycles".to_owned(),
+            Some(libc::EOPNOTSUPP) => "its counters are given to a guest or may not be used".to_owned(),
+            Some(libc::ENOSYS) => return Err(ShimError::NoPerfEvents),
+            _ => format!("the kernel refuses to count its cycles: {error}"),
+        },
+    };
+    match setting.sampler(cpu, Counter::Clock, Pace::Period(period(request.rate_hz))) {
+        Ok(_) => {
+            notes.push(format!("this processor is sampled by the kernel's clock: {why}"));
+            Ok((setting, Counter::Clock))
+        }
+        Err(error) if is_refused(&error) => Err(ShimError::PerfForbidden { paranoid: perf::paranoid() }),
+        Err(error) => Err(ShimError::Io { what: "opening an event of the kernel's clock".into(), error }),
+    }
+}
+
+fn is_refusal<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().err().is_some_and(is_refused)
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
+}
+
+fn hertz(rate_hz: f64) -> u64 {
+    (rate_hz.round() as u64).max(1)
+}
+
+fn period(rate_hz: f64) -> u64 {
+    (1e9 / rate_hz) as u64
+}
+
+/// A period of the clock, even over ±20 % of the mean.
+fn random_period(rate_hz: f64) -> u64 {
+    let mean = period(rate_hz);
+    mean - mean / 5 + fastrand::u64(0..=mean * 2 / 5)
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, the samples' clock.
+fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl Events {
+    fn open(setting: Setting, cpu: u32, counter: Counter, rate_hz: f64, bytes: usize) -> io::Result<Self> {
+        let pace = match counter {
+            Counter::Cycles => Pace::Hertz(hertz(rate_hz)),
+            Counter::Clock => Pace::Period(random_period(rate_hz)),
+        };
+        let sampler = setting.sampler(cpu, counter, pace)?;
+        let news = setting.changes(cpu)?;
+        Ok(Self { samples: map(&sampler, bytes)?, changes: map(&news, CHANGES_BYTES)?, sampler, news })
+    }
+
+    fn enable(&self) -> io::Result<()> {
+        // News first: a process that is born between the two would have no name.
+        self.news.enable()?;
+        self.sampler.enable()
+    }
+}
+
+/// Users without privileges may lock some memory only: less is better than none.
+fn map(event: &PerfEvent, bytes: usize) -> io::Result<Ring> {
+    let mut bytes = bytes;
+    loop {
+        match Ring::map(event, bytes) {
+            Err(error) if is_refused(&error) && bytes > 8 << 10 => bytes /= 2,
+            result => return result,
+        }
+    }
+}
+
+impl Session {
+    /// Opens events on CPUs that came online and closes those of CPUs that went.
+    fn follow_cpus(&mut self, online: &[u32]) -> Result<(), ShimError> {
+        let (setting, counter, rate_hz, bytes) = (self.setting, self.counter, self.rate_hz, self.ring_bytes);
+        let running = self.started > 0;
+        for cpu in &mut self.cpus {
+            match (&cpu.events, online.contains(&cpu.number)) {
+                (None, true) => {
+                    match Events::open(setting, cpu.number, counter, rate_hz, bytes) {
+                        Ok(events) => cpu.events = Some(events),
+                        // It went again.
+                        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                        Err(error) => {
+                            let what = format!("opening events on CPU {}", cpu.number);
+                            return Err(ShimError::Io { what, error });
+                        }
+                    }
+                    cpu.books.last = None;
+                    if running {
+                        let events = cpu.events.as_ref().expect("just opened");
+                        events.enable().map_err(ShimError::io("enabling an event"))?;
+                        self.notes.push(format!("CPU {} came online", cpu.number));
+                    }
+                }
+                (Some(_), false) => {
+                    cpu.read(&mut self.bytes, &self.vcpus, self.idle.as_ref(), setting, rate_hz);
+                    if let Some(events) = cpu.events.take() {
+                        cpu.books.lost_by_kernel += events.sampler.lost().unwrap_or(0);
+                    }
+                    self.notes.push(format!("CPU {} went offline", cpu.number));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn redraw_periods(&self) {
+        for events in self.cpus.iter().filter_map(|cpu| cpu.events.as_ref()) {
+            // An error is the end of the CPU or of the session, which is noticed elsewhere.
+            let _ = events.sampler.set_period(random_period(self.rate_hz));
+        }
+    }
+
+    /// Reads all rings into their backlogs.
+    fn read_all(&mut self) {
+        for cpu in &mut self.cpus {
+            cpu.read(&mut self.bytes, &self.vcpus, self.idle.as_ref(), self.setting, self.rate_hz);
+        }
+    }
+}
+
+impl Cpu {
+    /// Reads both rings into the backlog, in the order of their times.
+    fn read(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        vcpus: &Vcpus,
+        idle: Option<&IdleCode>,
+        setting: Setting,
+        rate_hz: f64,
+    ) {
+        let Some(events) = &mut self.events else { return };
+        // Samples first: whatever news they need is in the other ring by now.
+        bytes.clear();
+        events.samples.take(bytes);
+        let samples = bytes.len();
+        events.changes.take(bytes);
+        let (samples, news) = bytes.split_at(samples);
+
+        let (books, backlog) = (&mut self.books, &mut self.backlog);
+        let begin = backlog.len();
+        records::parse(news, false, &mut |record| match record {
+            PerfRecord::Lost { count } => books.lost_changes += count,
+            record => backlog.extend(change(record)),
+        });
+        let changes = backlog.len();
+        let mut known = vcpus.lock();
+        let mut convert = Converter { books, known: &mut known, idle, setting, mean_ns: period(rate_hz) };
+        let with_period = events.sampler.has_period();
+        records::parse(samples, with_period, &mut |record| {
+            backlog.extend(convert.convert(record).map(Record::Sample));
+        });
+        if changes > begin {
+            // Both parts are in order; the sort merges them and keeps news before samples of the same time.
+            backlog[begin..].sort_by_key(|record| match record {
+                Record::Sample(taken) => taken.time,
+                Record::Change { time, .. } => *time,
+            });
+        }
+    }
+}
+
+/// Makes samples of the records of one CPU.
+struct Converter<'a> {
+    books: &'a mut Books,
+    known: &'a mut Known,
+    idle: Option<&'a IdleCode>,
+    setting: Setting,
+    mean_ns: u64,
+}
+
+impl Converter<'_> {
+    fn convert(&mut self, record: PerfRecord) -> Option<Taken> {
+        let sample = match record {
+            PerfRecord::Sample(sample) => sample,
+            PerfRecord::Lost { count } => {
+                self.books.lost += count;
+                self.books.last = None;
+                return None;
+            }
+            PerfRecord::Throttled { time } => {
+                self.books.throttled_since = Some(time);
+                return None;
+            }
+            PerfRecord::Unthrottled { time } => {
+                if let Some(since) = self.books.throttled_since.take() {
+                    self.books.quiet_ns += time.saturating_sub(since);
+                }
+                self.books.last = None;
+                return None;
+            }
+            _ => return None,
+        };
+        if self.is_idle(&sample) {
+            self.books.last = None;
+            return None;
+        }
+        let weight = self.weight(&sample);
+        let sequence = self.books.written + self.books.lost;
+        self.books.written += 1;
+        Some(self.charge(&sample, sequence, weight))
+    }
+
+    /// What a sample stands for: what was counted; on a clock a mean period, or where something ran all the time the
+    /// time since the sample before, which is longer where the interrupt was held off.
+    fn weight(&mut self, sample: &PerfSample) -> u64 {
+        let before = self.books.last.replace(sample.time);
+        if let Some(period) = sample.period {
+            return period;
+        }
+        match before.filter(|_| self.setting.scope == Scope::Machine) {
+            Some(before) => sample.time.saturating_sub(before).min(LONGEST_GAP * self.mean_ns),
+            None => self.mean_ns,
+        }
+    }
+
+    fn is_idle(&self, sample: &PerfSample) -> bool {
+        sample.pid == 0
+            && sample.mode == CpuMode::Kernel
+            && self.idle.is_none_or(|idle| idle.contains(sample.instruction_pointer))
+    }
+
+    fn charge(&mut self, sample: &PerfSample, sequence: u64, weight: u64) -> Taken {
+        let &PerfSample { mode, instruction_pointer, pid, tid, time, .. } = sample;
+        let vcpu = match mode {
+            CpuMode::Guest => Some(self.known.running_guest(pid, tid)),
+            CpuMode::Kernel | CpuMode::User => self.known.of_thread(tid),
+        };
+        let guest = vcpu.map_or(HOST, |vcpu| vcpu.vmm);
+        let in_kernel_half = instruction_pointer >> 63 == 1;
+        let (mode, owner) = match (mode, vcpu.is_some()) {
+            (CpuMode::Guest, _) if in_kernel_half => (Mode::Kernel, Owner::Kernel(guest)),
+            (CpuMode::Guest, _) => (Mode::User, Owner::Process(guest)),
+            (CpuMode::Kernel, true) => (Mode::Hypervisor, Owner::Kernel(HOST)),
+            (CpuMode::User, true) => (Mode::Backend, Owner::Process(HOST)),
+            (CpuMode::Kernel, false) => (Mode::Kernel, Owner::Kernel(HOST)),
+            (CpuMode::User, false) => (Mode::User, Owner::Process(HOST)),
+        };
+        let of_host = matches!(owner, Owner::Kernel(HOST) | Owner::Process(HOST));
+        Taken {
+            time: Time(time),
+            sequence,
+            weight,
+            event: EventId(0),
+            charged_to: Some(guest),
+            vcpu: vcpu.and_then(|vcpu| vcpu.index),
+            mode,
+            owner,
+            process: of_host.then_some(ProcessKey::Pid(pid)),
+            instruction_pointer,
+        }
+    }
+}
+
+impl Sampling for Session {
+    fn events(&self) -> Vec<Event> {
+        let (name, unit, source) = match self.counter {
+            Counter::Cycles => ("cycles", "cycles", Source::Pmu),
+            Counter::Clock => ("cpu-clock", "ns", Source::CpuClock),
+        };
+        vec![Event { name: name.into(), unit: unit.into(), source, rate_hz: self.rate_hz }]
+    }
+
+    fn started(&self) -> Time {
+        Time(self.started)
+    }
+
+    fn cpus(&self) -> Vec<PhysCpu> {
+        self.cpus.iter().map(|cpu| PhysCpu(cpu.number)).collect()
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn symbols(&self) -> Vec<HypervisorSymbol> {
+        Vec::new()
+    }
+
+    fn load_pause(&self) -> Option<Duration> {
+        None
+    }
+
+    fn renew(&mut self) -> Result<(), ShimError> {
+        let clock = self.setting.scope == Scope::Machine && self.counter == Counter::Clock;
+        if clock && self.redrawn.elapsed() >= REDRAW_EVERY {
+            self.redrawn = Instant::now();
+            self.redraw_periods();
+        }
+        if self.looked_for_cpus.elapsed() >= CPUS_EVERY {
+            self.looked_for_cpus = Instant::now();
+            self.follow_cpus(&cpus::online()?)?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark {
+        let before = now();
+        let cpu = &mut self.cpus[ring];
+        cpu.read(&mut self.bytes, &self.vcpus, self.idle.as_ref(), self.setting, self.rate_hz);
+        cpu.backlog.drain(..).for_each(each);
+        match cpu.events {
+            Some(_) => Watermark::At(Time(before.saturating_sub(SLACK_NS))),
+            None => Watermark::Asleep,
+        }
+    }
+
+    fn account(&self, ring: usize) -> CpuAccount {
+        let Cpu { events, books, .. } = &self.cpus[ring];
+        let by_kernel = events.as_ref().and_then(|events| events.sampler.lost());
+        let lost_by_kernel = by_kernel.map_or(books.lost, |count| count + books.lost_by_kernel);
+        CpuAccount {
+            taken: books.written + lost_by_kernel,
+            written: books.written,
+            filtered: 0,
+            lost: BTreeMap::from_iter((books.lost > 0).then_some((LossCause::RingFull, books.lost))),
+            quiet_ns: books.quiet_ns,
+        }
+    }
+
+    fn process(&self, domain: u32, key: ProcessKey) -> Option<ProcessState> {
+        match key {
+            ProcessKey::Pid(pid) if domain == HOST => processes::state(pid),
+            _ => None,
+        }
+    }
+
+    fn container(&self, pid: u32) -> Option<String> {
+        processes::container(pid)
+    }
+
+    fn open(&self, pid: u32, file: &MappedFile) -> Option<File> {
+        processes::open(pid, file)
+    }
+
+    fn generated_symbols(&self, pid: u32) -> Option<Vec<u8>> {
+        processes::generated_symbols(pid)
+    }
+
+    fn quiesce(&mut self) -> Result<(), ShimError> {
+        // What was lost is told with the next record that finds room, so room is made first.
+        self.read_all();
+        thread::sleep(Duration::from_nanos(2 * period(self.rate_hz)).min(Duration::from_millis(50)));
+        let end = now();
+        for cpu in &mut self.cpus {
+            if let Some(events) = &cpu.events {
+                events.sampler.disable().map_err(ShimError::io("disabling an event"))?;
+            }
+        }
+        self.read_all();
+        let mut lost_changes = 0;
+        for cpu in &mut self.cpus {
+            if let Some(since) = cpu.books.throttled_since.take() {
+                cpu.books.quiet_ns += end.saturating_sub(since);
+            }
+            if cpu.books.quiet_ns > 0 {
+                self.notes.push(format!(
+                    "the kernel throttled the samples of CPU {} for {:.2} s (sysctl kernel.perf_event_max_sample_rate)",
+                    cpu.number,
+                    cpu.books.quiet_ns as f64 / 1e9
+                ));
+            }
+            lost_changes += cpu.books.lost_changes;
+        }
+        if lost_changes > 0 {
+            self.notes.push(format!(
+                "{lost_changes} news of processes were lost: some of the host's may have no or wrong names"
+            ));
+        }
+        Ok(())
+    }
+
+    fn stop(self: Box<Self>) -> Result<Stopped, ShimError> {
+        Ok(Stopped::default())
+    }
+}

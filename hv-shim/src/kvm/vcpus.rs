@@ -1,0 +1,68 @@
+//! Which threads of the host are virtual CPUs.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// The threads that are known, shared between who looks for them and who meets them in samples.
+#[derive(Clone, Default)]
+pub(super) struct Vcpus(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+pub(super) struct Known {
+    /// By thread.
+    threads: HashMap<u32, Vcpu>,
+    /// Processes that ran guest code on a thread that was not known.
+    suspects: BTreeSet<u32>,
+}
+
+/// A virtual CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vcpu {
+    /// The virtual machine monitor's process.
+    pub(super) vmm: u32,
+    /// Its index in the guest, where that is known.
+    pub(super) index: Option<u32>,
+}
+
+impl Vcpus {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
+        // Nothing that panics is done under the lock.
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Known {
+    pub(super) fn of_thread(&self, tid: u32) -> Option<Vcpu> {
+        self.threads.get(&tid).copied()
+    }
+
+    /// The vCPU of a thread that was seen running a guest's code.
+    pub(super) fn running_guest(&mut self, pid: u32, tid: u32) -> Vcpu {
+        *self.threads.entry(tid).or_insert_with(|| {
+            self.suspects.insert(pid);
+            Vcpu { vmm: pid, index: None }
+        })
+    }
+
+    /// Takes the processes that ran guest code on unknown threads since the last call.
+    pub(super) fn take_suspects(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.suspects)
+    }
+
+    /// The threads of a process that are known to be vCPUs.
+    pub(super) fn threads_of(&self, vmm: u32) -> Vec<(u32, Option<u32>)> {
+        let threads = self.threads.iter().filter(|(_, vcpu)| vcpu.vmm == vmm);
+        threads.map(|(&tid, vcpu)| (tid, vcpu.index)).collect()
+    }
+
+    pub(super) fn learn(&mut self, tid: u32, vcpu: Vcpu) {
+        self.threads.insert(tid, vcpu);
+    }
+
+    /// Forgets the threads of a process that are not among the living: all of them if it is no more.
+    pub(super) fn retain(&mut self, vmm: u32, alive: impl Fn(u32) -> bool) {
+        self.threads.retain(|&tid, vcpu| vcpu.vmm != vmm || alive(tid));
+    }
+}

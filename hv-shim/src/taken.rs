@@ -1,0 +1,135 @@
+//! What comes out of a ring: samples as they were taken, and what changed between them.
+
+use std::ops::Range;
+
+use profile::{AddressSpaceRoot, EventId, Mode, Time};
+
+/// One thing that a ring hands out; each ring's are in the order of their times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A sample.
+    Sample(Taken),
+    /// Something that gives later samples another meaning.
+    Change {
+        /// Since when.
+        time: Time,
+        /// What.
+        change: Change,
+    },
+}
+
+/// A sample as it was taken. Domains are given by the hypervisor's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// When.
+    pub time: Time,
+    /// Its number on its CPU.
+    pub sequence: u64,
+    /// How many of the event's units it stands for.
+    pub weight: u64,
+    /// Which event.
+    pub event: EventId,
+    /// The domain on whose behalf the code ran; none where the hypervisor worked for itself.
+    pub charged_to: Option<u32>,
+    /// The index of that domain's vCPU that was current, if one was.
+    pub vcpu: Option<u32>,
+    /// What the domain's row splits into.
+    pub mode: Mode,
+    /// Whose code ran.
+    pub owner: Owner,
+    /// The process that was current in the owner's domain, where that is known.
+    pub process: Option<ProcessKey>,
+    /// The interrupted instruction.
+    pub instruction_pointer: u64,
+}
+
+/// Whose code ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The hypervisor's, where it is no domain's kernel.
+    Hypervisor,
+    /// The kernel of a domain.
+    Kernel(u32),
+    /// A process of a domain.
+    Process(u32),
+}
+
+/// What a domain's processes are told apart by while they live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProcessKey {
+    /// The root of its page tables.
+    Root(AddressSpaceRoot),
+    /// Its number. Those of all threads of a process are the same.
+    Pid(u32),
+}
+
+/// Something that happened to a process of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A process has a child, which looks like it.
+    Forked {
+        /// The child.
+        pid: u32,
+        /// The parent.
+        parent: u32,
+    },
+    /// A process executes another program: what was mapped is gone, the new name follows.
+    Executed {
+        /// Which.
+        pid: u32,
+        /// The kernel's name for it: untrusted text.
+        name: String,
+    },
+    /// A process took another name.
+    Renamed {
+        /// Which.
+        pid: u32,
+        /// The kernel's name for it: untrusted text.
+        name: String,
+    },
+    /// Code was mapped into a process.
+    Mapped {
+        /// Which.
+        pid: u32,
+        /// Where from.
+        mapping: Mapping,
+    },
+    /// A process is no more.
+    Exited {
+        /// Which.
+        pid: u32,
+    },
+}
+
+/// Executable memory of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its addresses.
+    pub addresses: Range<u64>,
+    /// Where in the file it begins, in bytes.
+    pub offset: u64,
+    /// Whose content it has.
+    pub file: MappedFile,
+}
+
+/// A file as the kernel tells of it: what the same file is known by, however it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MappedFile {
+    /// Its path as its process sees it, or a name in brackets for what is no file: untrusted text.
+    pub path: String,
+    /// Its device.
+    pub device: (u32, u32),
+    /// Its number there; 0 for what is no file.
+    pub inode: u64,
+}
+
+/// A process as its domain shows it now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessState {
+    /// The kernel's name for it: untrusted text.
+    pub name: Option<String>,
+    /// The control group that it is in: untrusted text.
+    pub container: Option<String>,
+    /// Its executable memory.
+    pub mappings: Vec<Mapping>,
+}
