@@ -147,6 +147,10 @@ Domains, in percent of the machine's busy time
   20.0%        0.0%   20.0%   0.0%     0.0%        2      -   0  dom0        Domain-0
   10.0%       10.0%    0.0%   0.0%     0.0%        1      -   -  hypervisor  hypervisor
 
+Busiest processes, in percent of the machine's busy time
+  SHARE  KERNEL   USER  DOMAIN         PID  PROCESS     CONTAINER
+  40.0%    0.0%  40.0%  we\u{1b}[31mb    9  ngin\u{7}x  -
+
 Hottest functions, in percent of the machine's busy time
    SELF  TOTAL  DOMAIN         MODE     MODULE       FUNCTION
   40.0%  40.0%  we\u{1b}[31mb  user     nginx        ngx_http\u{9b}_parse

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use analysis::{DomainReport, EventReport, FunctionReport, Report, Visible};
+use analysis::{DomainReport, EventReport, FunctionReport, ProcessReport, Report, Visible};
 use anstyle::{AnsiColor, Style};
 use profile::Mode;
 
@@ -36,6 +36,7 @@ pub(super) fn write(out: &mut impl Write, report: &Report, one_domain: bool, lim
         header(out, event, report.duration_s * f64::from(host.cpus))?;
         writeln!(out, "\nDomains, in percent of the machine's busy {}", measure(event))?;
         domains(event).write(out)?;
+        processes(out, event, one_domain, limit)?;
         functions(out, event, one_domain, limit)?;
     }
     Ok(())
@@ -116,6 +117,50 @@ fn domains(event: &EventReport) -> Table<10> {
     table
 }
 
+/// The processes that are known, half as many as functions.
+fn processes(out: &mut impl Write, event: &EventReport, one_domain: bool, limit: usize) -> io::Result<()> {
+    let mut busiest: Vec<(&DomainReport, &ProcessReport)> = event
+        .domains
+        .iter()
+        .flat_map(|domain| domain.processes.iter().map(move |process| (domain, process)))
+        .collect();
+    if busiest.is_empty() {
+        return Ok(());
+    }
+    busiest.sort_by_key(|(_, process)| Reverse(process.weight));
+    let of = whose(one_domain);
+    writeln!(out, "\nBusiest processes, in percent of the {of} {}", measure(event))?;
+    let (left, right) = (Align::Left, Align::Right);
+    let mut table = Table::new([
+        ("SHARE", right),
+        ("KERNEL", right),
+        ("USER", right),
+        ("DOMAIN", left),
+        ("PID", right),
+        ("PROCESS", left),
+        ("CONTAINER", left),
+    ]);
+    let shown = limit.div_ceil(2);
+    for (domain, process) in busiest.iter().take(shown) {
+        let whole = if one_domain { domain.weight } else { event.weight };
+        let [kernel, user] = [Mode::Kernel, Mode::User]
+            .map(|mode| Cell::new(percent(share(process.modes.get(mode), whole))).styled(color(mode)));
+        let root =
+            || process.root.as_ref().map_or_else(|| "[unknown]".to_owned(), |root| format!("root {root}"));
+        table.row([
+            Cell::new(percent(share(process.weight, whole))).styled(Style::new().bold()),
+            kernel,
+            user,
+            Cell::untrusted(&domain.name).at_most(20),
+            Cell::new(process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+            Cell::untrusted(&process.name.clone().unwrap_or_else(root)).at_most(32),
+            Cell::untrusted(process.container.as_deref().unwrap_or("-")).at_most(64),
+        ]);
+    }
+    table.write(out)?;
+    more(out, busiest.len(), shown)
+}
+
 fn functions(out: &mut impl Write, event: &EventReport, one_domain: bool, limit: usize) -> io::Result<()> {
     let mut hottest: Vec<(&DomainReport, &FunctionReport)> = event
         .domains
@@ -125,7 +170,7 @@ fn functions(out: &mut impl Write, event: &EventReport, one_domain: bool, limit:
         .collect();
     // Stable: what weighs the same stays in the report's order.
     hottest.sort_by_key(|(_, function)| Reverse(function.self_weight));
-    let of = if one_domain { "domain's" } else { "machine's busy" };
+    let of = whose(one_domain);
     writeln!(out, "\nHottest functions, in percent of the {of} {}", measure(event))?;
     let (left, right) = (Align::Left, Align::Right);
     let mut table = Table::new([
@@ -148,7 +193,17 @@ fn functions(out: &mut impl Write, event: &EventReport, one_domain: bool, limit:
         ]);
     }
     table.write(out)?;
-    match hottest.len().saturating_sub(limit) {
+    more(out, hottest.len(), limit)
+}
+
+/// Whose time shares are of.
+fn whose(one_domain: bool) -> &'static str {
+    if one_domain { "domain's" } else { "machine's busy" }
+}
+
+/// How many rows were left out.
+fn more(out: &mut impl Write, rows: usize, limit: usize) -> io::Result<()> {
+    match rows.saturating_sub(limit) {
         0 => Ok(()),
         more => writeln!(out, "  … and {} more (--limit)", grouped(more as u64)),
     }
