@@ -38,10 +38,12 @@ impl Function {
     }
 }
 
-/// What a frame is called: its function, or `module+0xoffset` if it is only located, or `[unknown]`.
+/// What a frame is called: its function, or `module+0xoffset` if it is only located, or `[unknown]`. Where offsets
+/// mean nothing (memory with no file behind it) they are 0.
 pub(crate) fn name(frame: &Frame, tables: &Tables) -> String {
     match (frame.function, frame.module) {
         (Some(function), _) => tables.name(function).to_owned(),
+        (None, Some(module)) if frame.offset.0 == 0 => tables.name(module).to_owned(),
         (None, Some(module)) => format!("{}+{}", tables.name(module), frame.offset),
         (None, None) => "[unknown]".to_owned(),
     }

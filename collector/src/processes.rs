@@ -236,8 +236,10 @@ struct Files {
 impl Files {
     fn map(&mut self, process: ProcessId, mapping: &Mapping, symbolizer: &mut Symbolizer) {
         let Mapping { addresses, offset, file } = mapping;
-        let image =
-            *self.known.entry(file.clone()).or_insert_with(|| symbolizer.add_image(short_name(&file.path)));
+        let image = *self.known.entry(file.clone()).or_insert_with(|| match file.inode {
+            0 => symbolizer.add_memory(short_name(&file.path)),
+            _ => symbolizer.add_image(short_name(&file.path)),
+        });
         symbolizer.map(process, addresses.clone(), *offset, image);
     }
 }

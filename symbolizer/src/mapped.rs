@@ -33,6 +33,8 @@ enum Content {
     Unread,
     /// It can't be read: addresses are only located.
     Unreadable,
+    /// There is no file behind it, so that offsets mean nothing.
+    Memory,
     Read(Linked),
 }
 
@@ -55,6 +57,11 @@ struct Mapping {
 impl Mapped {
     pub(crate) fn add_image(&mut self, name: &str) -> ImageId {
         self.images.push(MappedImage { name: name.to_owned(), content: Content::Unread });
+        ImageId(self.images.len() as u32 - 1)
+    }
+
+    pub(crate) fn add_memory(&mut self, name: &str) -> ImageId {
+        self.images.push(MappedImage { name: name.to_owned(), content: Content::Memory });
         ImageId(self.images.len() as u32 - 1)
     }
 
@@ -112,8 +119,10 @@ impl Mapped {
         let (start, mapping) = self.mapping_at(process, inside)?;
         let image = &self.images[mapping.image.0 as usize];
         let in_file = (inside - start).wrapping_add(mapping.offset);
-        let Content::Read(linked) = &image.content else {
-            return Some(image.located(in_file));
+        let linked = match &image.content {
+            Content::Read(linked) => linked,
+            Content::Memory => return Some(image.located(0)),
+            Content::Unread | Content::Unreadable => return Some(image.located(in_file)),
         };
         let Some(at) = linked.address_of(in_file) else { return Some(image.located(in_file)) };
         let symbol = linked.symbols.as_ref().and_then(|symbols| symbols.lookup(at));
@@ -167,6 +176,9 @@ mod tests {
         assert_eq!(located(&mapped, 0x17ff), Some(("old".into(), 0x8ff)));
         assert_eq!(located(&mapped, 0x4000), Some(("new".into(), 0x2800)));
         assert_eq!(located(&mapped, 0x4800), Some(("old".into(), 0x3900)));
+        let memory = mapped.add_memory("[anonymous]");
+        mapped.map(PROCESS, 0x8000..0x9000, 0, memory);
+        assert_eq!(located(&mapped, 0x8123), Some(("[anonymous]".into(), 0)));
         mapped.forget(PROCESS);
         assert_eq!(located(&mapped, 0x4800), None);
     }

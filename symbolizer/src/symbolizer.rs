@@ -83,6 +83,11 @@ impl Symbolizer {
         self.mapped.add_image(name)
     }
 
+    /// Makes memory known that processes may map and that no file is behind: its code is called by this name.
+    pub fn add_memory(&mut self, name: &str) -> ImageId {
+        self.mapped.add_memory(name)
+    }
+
     /// Gives an image its content; without, its code is located and never named.
     pub fn set_content(&mut self, image: ImageId, content: Option<Linked>) {
         self.mapped.set_content(image, content);
