@@ -103,7 +103,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut hypervisor = hv_shim::detect()?;
     // All that can be wrong with what the user gave, before the machine is touched.
-    let images = Images::load(&args.kernels, &args.executables)?;
+    let images = Images::load(&args.kernels, &args.executables, &*hypervisor)?;
     let output = Output::open(&args.output)?;
     let options = options(&args);
     let mut session = Session {

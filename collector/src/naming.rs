@@ -1,19 +1,24 @@
 //! Names for what was sampled, made once for each address and then remembered.
 
-use std::{collections::HashMap, io::Write};
+use std::io::Write;
 
-use profile::{Chain, ChainId, CodeAddress, DomainId, Frame, ProcessId, Space, recording::Writer};
-use symbolizer::Symbolizer;
+use profile::{Chain, ChainId, CodeAddress, DomainId, Frame, NameId, ProcessId, Space, recording::Writer};
+use symbolizer::{Symbolizer, demangle};
 
 /// Names addresses, and remembers.
 pub(crate) struct Namer {
     pub(crate) symbolizer: Symbolizer,
     chains: HashMap<(Space, CodeAddress), ChainId>,
+    /// What each symbol is called when it is shown: telling that costs more than remembering.
+    functions: HashMap<Box<str>, NameId>,
 }
+
+/// Quick, and keyed at random: guests choose the addresses.
+type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
 impl Namer {
     pub(crate) fn new(symbolizer: Symbolizer) -> Self {
-        Self { symbolizer, chains: HashMap::new() }
+        Self { symbolizer, chains: HashMap::default(), functions: HashMap::default() }
     }
 
     /// The chain of one frame for an address, if it was named before.
@@ -23,29 +28,30 @@ impl Namer {
 
     /// Whether no symbol names an address yet.
     pub(crate) fn is_unnamed(&self, space: Space, address: CodeAddress) -> bool {
-        self.symbolizer.resolve(space, address).function.is_none()
+        self.symbolizer.resolve(space, address).symbol.is_none()
     }
 
-    /// The chain of one frame for an address.
-    pub(crate) fn chain<W: Write>(
+    /// Names an address: its chain is of one frame.
+    pub(crate) fn name<W: Write>(
         &mut self,
         space: Space,
         address: CodeAddress,
         writer: &mut Writer<W>,
     ) -> ChainId {
-        let symbolizer = &self.symbolizer;
-        *self.chains.entry((space, address)).or_insert_with(|| {
-            let resolved = symbolizer.resolve(space, address);
-            let frame = Frame {
-                space,
-                address,
-                function: resolved.function.map(|name| writer.name(&name)),
-                module: resolved.module.map(|name| writer.name(name)),
-                offset: resolved.offset,
-            };
-            let frame = writer.frame(frame);
-            writer.chain(Chain { caller: None, frame })
-        })
+        let resolved = self.symbolizer.resolve(space, address);
+        let function = resolved.symbol.map(|symbol| match self.functions.get(symbol) {
+            Some(&name) => name,
+            None => {
+                let name = writer.name(&demangle(symbol));
+                self.functions.insert(symbol.into(), name);
+                name
+            }
+        });
+        let module = resolved.module.map(|name| writer.name(name));
+        let frame = writer.frame(Frame { space, address, function, module, offset: resolved.offset });
+        let chain = writer.chain(Chain { caller: None, frame });
+        self.chains.insert((space, address), chain);
+        chain
     }
 
     /// Forgets the names of processes' addresses: they are no more, or tell of new code.

@@ -381,7 +381,7 @@ impl<W: Write> Session<'_, W> {
             Some(chain) => chain,
             None => {
                 self.read_what_names(space, address, taken);
-                self.namer.chain(space, address, &mut self.writer)
+                self.namer.name(space, address, &mut self.writer)
             }
         };
         self.writer.sample(Sample {

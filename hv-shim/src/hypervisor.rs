@@ -1,6 +1,6 @@
 //! What every hypervisor is to the rest of the program.
 
-use std::{fs::File, time::Duration};
+use std::{fs::File, sync::Arc, time::Duration};
 
 use profile::{CpuAccount, DomainKind, Event, HypervisorVirtual, PhysCpu, Time, Uuid};
 
@@ -19,6 +19,9 @@ pub trait Hypervisor: Send {
 
     /// Symbols of the hypervisor's own code; none where it is part of a domain's kernel.
     fn symbols(&mut self) -> Result<Vec<HypervisorSymbol>, ShimError>;
+
+    /// The list of symbols of the kernel that this program runs on, in the format of `/proc/kallsyms`.
+    fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError>;
 
     /// Begins to sample every CPU. What an earlier, dead collector left behind is removed first.
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError>;

@@ -9,6 +9,7 @@
 mod error;
 mod hypervisor;
 mod kvm;
+mod own_kernel;
 mod taken;
 mod xen;
 

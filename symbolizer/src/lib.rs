@@ -2,7 +2,7 @@
 //!
 //! Comes in: ELF files, kernels' symbol lists (`/proc/kallsyms`, `System.map`) and the hypervisor's own, as bytes or
 //! as files that a user named; then addresses, each with the space whose code it is. Goes out: [`Resolved`], the
-//! function, the module and the offset of an address, or none of them where nothing claims it.
+//! symbol, the module and the offset of an address, or none of them where nothing claims it.
 //!
 //! [`SymbolTable`] answers for one image, [`Symbolizer`] knows whose images they are. Only [`load`] does input and
 //! output; everything below it takes bytes, is bounded and returns a [`ParseError`] for whatever is wrong with them.
@@ -17,7 +17,7 @@
 //!
 //! let address = CodeAddress::InstructionPointer(0xffffffff81000010);
 //! let resolved = symbolizer.resolve(Space::Kernel(DomainId(1)), address);
-//! assert_eq!(resolved.function.as_deref(), Some("do_idle"));
+//! assert_eq!(resolved.symbol, Some("do_idle"));
 //! assert_eq!(resolved.offset.0, 0x10);
 //! # Ok::<(), symbolizer::ParseError>(())
 //! ```

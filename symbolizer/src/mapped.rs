@@ -7,7 +7,7 @@ use std::{
 
 use profile::{CodeAddress, ImageOffset, ProcessId};
 
-use crate::{Resolved, SymbolTable, demangle, elf::Linked};
+use crate::{Resolved, SymbolTable, elf::Linked};
 
 /// The number of an image that a [`Symbolizer`](crate::Symbolizer) knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,7 +114,7 @@ impl Mapped {
         let generated = self.processes.get(&process)?.generated.as_ref();
         if let Some(symbol) = generated.and_then(|symbols| symbols.lookup(inside)) {
             let offset = ImageOffset(address.raw().wrapping_sub(symbol.start));
-            return Some(Resolved { function: Some(demangle(symbol.name)), module: Some("[jit]"), offset });
+            return Some(Resolved { symbol: Some(symbol.name), module: Some("[jit]"), offset });
         }
         let (start, mapping) = self.mapping_at(process, inside)?;
         let image = &self.images[mapping.image.0 as usize];
@@ -131,7 +131,7 @@ impl Mapped {
             |symbol| {
                 let past = address.raw().wrapping_sub(inside);
                 let offset = ImageOffset(at.wrapping_add(past).wrapping_sub(symbol.start));
-                Resolved { function: Some(demangle(symbol.name)), module: Some(&image.name), offset }
+                Resolved { symbol: Some(symbol.name), module: Some(&image.name), offset }
             },
         ))
     }
@@ -139,7 +139,7 @@ impl Mapped {
 
 impl MappedImage {
     fn located(&self, offset: u64) -> Resolved<'_> {
-        Resolved { function: None, module: Some(&self.name), offset: ImageOffset(offset) }
+        Resolved { symbol: None, module: Some(&self.name), offset: ImageOffset(offset) }
     }
 }
 

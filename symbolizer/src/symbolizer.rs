@@ -1,10 +1,10 @@
 //! Whose image names an address.
 
-use std::{borrow::Cow, collections::HashMap, ops::Range};
+use std::{collections::HashMap, ops::Range};
 
 use profile::{CodeAddress, DomainId, ImageOffset, ProcessId, Space};
 
-use crate::{Executable, ImageId, Linked, SymbolTable, SymbolizerError, demangle, mapped::Mapped};
+use crate::{Executable, ImageId, Linked, SymbolTable, SymbolizerError, mapped::Mapped};
 
 /// What the hypervisor's image is called.
 const HYPERVISOR: &str = "xen";
@@ -34,8 +34,8 @@ struct Kernel {
 /// What is known of an address, in the terms of [`profile::Frame`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved<'a> {
-    /// The function, demangled: untrusted text.
-    pub function: Option<Cow<'a, str>>,
+    /// The function's symbol as its table spells it: untrusted text, for [`demangle`](crate::demangle()).
+    pub symbol: Option<&'a str>,
     /// The image that the address lies in: untrusted text.
     pub module: Option<&'a str>,
     /// The offset from the start of `function` if that is known, else from the start of `module`, else 0.
@@ -44,7 +44,7 @@ pub struct Resolved<'a> {
 
 impl Resolved<'_> {
     /// What nothing claims.
-    const NOWHERE: Self = Self { function: None, module: None, offset: ImageOffset(0) };
+    const NOWHERE: Self = Self { symbol: None, module: None, offset: ImageOffset(0) };
 }
 
 impl Symbolizer {
@@ -157,11 +157,11 @@ fn resolve_in<'a>(image: &'a str, symbols: &'a SymbolTable, address: CodeAddress
     let offset_from = |start| ImageOffset(raw.wrapping_sub(start));
     if let Some(symbol) = symbols.lookup(inside) {
         let (module, offset) = (symbol.module.unwrap_or(image), offset_from(symbol.start));
-        return Resolved { function: Some(demangle(symbol.name)), module: Some(module), offset };
+        return Resolved { symbol: Some(symbol.name), module: Some(module), offset };
     }
     let extent = symbols.extent();
     if extent.contains(&inside) {
-        return Resolved { function: None, module: Some(image), offset: offset_from(extent.start) };
+        return Resolved { symbol: None, module: Some(image), offset: offset_from(extent.start) };
     }
     Resolved::NOWHERE
 }

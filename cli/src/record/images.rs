@@ -1,8 +1,9 @@
 //! Symbol files that the user named for domains, and the kernel that this runs on.
 
-use std::{cell::Cell, path::Path, str::FromStr};
+use std::{cell::Cell, str::FromStr};
 
 use anyhow::{Context, anyhow};
+use hv_shim::Hypervisor;
 use profile::{Domain, DomainKind};
 use symbolizer::{Executable, ImageFile, SymbolTable, Symbolizer};
 
@@ -50,7 +51,11 @@ enum Content {
 
 impl Images {
     /// Reads all files, the running kernel's list of symbols among them.
-    pub(super) fn load(kernels: &[GuestImage], executables: &[GuestImage]) -> anyhow::Result<Self> {
+    pub(super) fn load(
+        kernels: &[GuestImage],
+        executables: &[GuestImage],
+        hypervisor: &dyn Hypervisor,
+    ) -> anyhow::Result<Self> {
         let read = |image: &GuestImage| {
             let of = || format!("the symbols of {}", image.domain);
             symbolizer::load(&image.file).with_context(of)
@@ -66,7 +71,7 @@ impl Images {
             used: Cell::new(false),
         };
         let all = kernels.chain(executables).map(|image| image.map(loaded));
-        Ok(Self { named: all.collect::<anyhow::Result<_>>()?, own_kernel: own_kernel() })
+        Ok(Self { named: all.collect::<anyhow::Result<_>>()?, own_kernel: own_kernel(hypervisor) })
     }
 
     /// Gives a symbolizer what there is for a domain.
@@ -102,7 +107,7 @@ impl Images {
     }
 }
 
-fn own_kernel() -> Result<SymbolTable, String> {
-    let image = symbolizer::load(&ImageFile::from(Path::new("/proc/kallsyms")));
-    Ok(image.map_err(|error| format!("{:#}", anyhow!(error)))?.into_kernel())
+fn own_kernel(hypervisor: &dyn Hypervisor) -> Result<SymbolTable, String> {
+    let text = hypervisor.own_kernel_symbols().map_err(|error| error.to_string())?;
+    SymbolTable::from_kallsyms(text.as_bytes()).map_err(|error| format!("/proc/kallsyms: {error}"))
 }

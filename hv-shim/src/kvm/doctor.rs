@@ -9,7 +9,7 @@ use super::{
     perf::{self, Counter, Pace, Scope, Setting},
     vcpus::Vcpus,
 };
-use crate::{Check, Outcome, ShimError};
+use crate::{Check, Outcome, ShimError, own_kernel::OwnKernel};
 
 /// A slow pace: nothing is enabled here.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -102,7 +102,7 @@ fn guests() -> Check {
 }
 
 fn symbols() -> Check {
-    match IdleCode::find() {
+    match OwnKernel::default().symbols().ok().and_then(|symbols| IdleCode::find(&symbols)) {
         Some(_) => pass("kernel symbols", "/proc/kallsyms tells addresses"),
         None => warn(
             "kernel symbols",

@@ -3,7 +3,7 @@
 //! A clock samples idle CPUs too. Their samples are told by where they are: the idle task (process 0) also runs the
 //! interrupts that end its sleep, and those are work.
 
-use std::{fs, ops::Range};
+use std::ops::Range;
 
 /// The functions in which an idle CPU waits, across versions and drivers of Linux. Where the kernel tells its own
 /// bounds (`__cpuidle_text_start`), they serve besides.
@@ -34,10 +34,9 @@ const FUNCTIONS: [&str; 19] = [
 pub(super) struct IdleCode(Vec<Range<u64>>);
 
 impl IdleCode {
-    /// Of the running kernel; none where it hides its addresses.
-    pub(super) fn find() -> Option<Self> {
-        let text = fs::read_to_string("/proc/kallsyms").ok()?;
-        let code = Self::parse(&text);
+    /// Of a kernel by its list of symbols; none where that hides the addresses.
+    pub(super) fn find(kallsyms: &str) -> Option<Self> {
+        let code = Self::parse(kallsyms);
         (!code.0.is_empty()).then_some(code)
     }
 

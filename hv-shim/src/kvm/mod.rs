@@ -17,11 +17,13 @@ mod session;
 mod vcpus;
 mod vmm;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 pub(crate) use self::doctor::doctor;
-use self::{domains::Domains, vcpus::Vcpus};
-use crate::{DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError};
+use self::{domains::Domains, idle::IdleCode, vcpus::Vcpus};
+use crate::{
+    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, own_kernel::OwnKernel,
+};
 
 /// The host's number among the domains: no virtual machine monitor has this process id.
 const HOST: u32 = 0;
@@ -30,12 +32,13 @@ const HOST: u32 = 0;
 pub(crate) struct Kvm {
     domains: Domains,
     vcpus: Vcpus,
+    own_kernel: OwnKernel,
 }
 
 impl Kvm {
     pub(crate) fn open() -> Self {
         let vcpus = Vcpus::default();
-        Self { domains: Domains::new(vcpus.clone()), vcpus }
+        Self { domains: Domains::new(vcpus.clone()), vcpus, own_kernel: OwnKernel::default() }
     }
 }
 
@@ -67,8 +70,14 @@ impl Hypervisor for Kvm {
         Ok(Vec::new())
     }
 
+    fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError> {
+        self.own_kernel.symbols()
+    }
+
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
-        Ok(Box::new(session::begin(self.vcpus.clone(), request)?))
+        // A list that can't be read hides its addresses.
+        let symbols = self.own_kernel.symbols().unwrap_or_default();
+        Ok(Box::new(session::begin(self.vcpus.clone(), IdleCode::find(&symbols), request)?))
     }
 }
 

@@ -104,7 +104,7 @@ struct Books {
 }
 
 /// Begins to sample.
-pub(super) fn begin(vcpus: Vcpus, request: &Request) -> Result<Session, ShimError> {
+pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> Result<Session, ShimError> {
     check_rate(request.rate_hz)?;
     raise_file_limit();
     let mut notes = Vec::new();
@@ -118,7 +118,6 @@ pub(super) fn begin(vcpus: Vcpus, request: &Request) -> Result<Session, ShimErro
         },
         |bytes| bytes as usize,
     );
-    let idle = (setting.scope == Scope::Machine).then(IdleCode::find).flatten();
     if idle.is_none() && setting.scope == Scope::Machine && counter == Counter::Clock {
         notes.push(
             "the kernel hides its symbols' addresses (kptr_restrict): all that runs in the idle task counts as idling, \

@@ -14,7 +14,9 @@ use std::{fs, sync::Arc};
 
 pub(crate) use self::doctor::doctor;
 use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd};
-use crate::{DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError};
+use crate::{
+    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, own_kernel::OwnKernel,
+};
 
 /// The hypervisor that this machine says it runs under.
 const TYPE: &str = "/sys/hypervisor/type";
@@ -34,6 +36,7 @@ pub(crate) fn is_control_domain() -> bool {
 pub(crate) struct Xen {
     hypercalls: Arc<Hypercalls>,
     domains: Domains,
+    own_kernel: OwnKernel,
     /// Its symbols, once they were asked for: thousands of hypercalls.
     symbols: Option<Vec<HypervisorSymbol>>,
 }
@@ -41,7 +44,7 @@ pub(crate) struct Xen {
 impl Xen {
     pub(crate) fn open() -> Result<Self, ShimError> {
         let hypercalls = Arc::new(Hypercalls::new(Privcmd::open()?)?);
-        Ok(Self { hypercalls, domains: Domains::new(), symbols: None })
+        Ok(Self { hypercalls, domains: Domains::new(), own_kernel: OwnKernel::default(), symbols: None })
     }
 }
 
@@ -70,6 +73,10 @@ impl Hypervisor for Xen {
         }
         let symbols = self.hypercalls.symbols().map_err(ShimError::io("reading Xen's symbols"))?;
         Ok(self.symbols.insert(symbols).clone())
+    }
+
+    fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError> {
+        self.own_kernel.symbols()
     }
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {

@@ -1,7 +1,7 @@
 //! Writing a recording.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashSet, hash_map::Entry},
     hash::Hash,
     io::{self, Write},
     sync::Arc,
@@ -24,6 +24,9 @@ const BUFFERED: usize = 256 << 10;
 
 /// Longer names are cut: they come from guests, which could make them as long as they like.
 const MAX_NAME: usize = 4096;
+
+/// Quick, and keyed at random: guests choose what is interned.
+type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
 /// Appends to a recording.
 ///
@@ -59,9 +62,9 @@ impl<W: Write> Writer<W> {
             failure: None,
             domains: HashSet::new(),
             processes: HashSet::new(),
-            names: HashMap::new(),
-            frames: HashMap::new(),
-            chains: HashMap::new(),
+            names: HashMap::default(),
+            frames: HashMap::default(),
+            chains: HashMap::default(),
             depths: Vec::new(),
             facts: Vec::new(),
             samples: Vec::new(),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, env, fs, io::Write, process::Command, slice};
 
 use profile::{CodeAddress, DomainId, ProcessId, Space};
-use symbolizer::{Executable, Image, ImageFile, ParseError, Symbolizer, SymbolizerError, load};
+use symbolizer::{Executable, Image, ImageFile, ParseError, Symbolizer, SymbolizerError, demangle, load};
 use tempfile::NamedTempFile;
 
 use crate::tiny_elf::{DATA, FUNCTION, LABEL, LOCAL_FUNCTION, OBJECT, TEXT, TinyElf, WEAK_FUNCTION};
@@ -146,7 +146,7 @@ fn a_running_programs_address_is_named() {
     symbolizer.add_executable(DomainId(1), executable).unwrap();
     let address = CodeAddress::InstructionPointer(a_function_of_this_program() + 1);
     let resolved = symbolizer.resolve(Space::User(DomainId(1), ProcessId(0)), address);
-    let function = resolved.function.unwrap();
+    let function = demangle(resolved.symbol.unwrap());
     assert!(function.ends_with("elf::a_function_of_this_program"), "{function}");
     assert_eq!(resolved.offset.0, 1);
 }
