@@ -26,12 +26,16 @@ pub(crate) fn root(guest: &Guest, files: &Tree, busybox: &[u8]) -> Tree {
 }
 
 /// The initramfs of a guest whose root file system is on a disk.
-pub(crate) fn way_to_disk(kernel: &Kernel, busybox: &[u8]) -> Result<Tree> {
+pub(crate) fn way_to_disk(guest: &Guest, kernel: &Kernel, busybox: &[u8]) -> Result<Tree> {
+    let (device, driver) = match guest.kind.get_ref() {
+        GuestKind::Pv | GuestKind::Pvh | GuestKind::Hvm => ("/dev/xvda", &["xen-blkfront"][..]),
+    };
     let mut tree = Tree::default();
     tree.file("/bin/busybox", 0o755, busybox);
     tree.file("/init", 0o755, include_str!("init/disk.sh"));
     tree.character_device("/dev/console", 5, 1);
-    kernel.add_modules(&mut tree, &["xen-blkfront", "ext4"])?;
+    tree.file("/lab/device", 0o644, device);
+    kernel.add_modules(&mut tree, &[driver, &["ext4"]].concat())?;
     Ok(tree)
 }
 

@@ -20,6 +20,8 @@ mod disk;
 mod dom0;
 mod files;
 mod guests;
+mod images;
+mod initramfs;
 mod interrupt;
 mod kallsyms;
 mod kernels;

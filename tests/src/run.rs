@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::consoles;
-use crate::dom0;
+use crate::images;
 use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::Scenario;
@@ -46,7 +46,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Outcome> {
     let folder = tempfile::Builder::new().prefix("xenoscope-lab-").tempdir()?;
     let images = {
         let cache = Cache::open()?;
-        dom0::build(scenario, &options.programs, &cache, folder.path())?
+        images::build(scenario, &options.programs, &cache, folder.path())?
     };
     fs::write(out.join("packages.json"), serde_json::to_vec_pretty(&images.packages)?)?;
 

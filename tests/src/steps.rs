@@ -68,7 +68,7 @@ pub(crate) fn await_boot(machine: &mut Machine) -> Result<()> {
     let deadline = Instant::now() + BOOT_LIMIT;
     loop {
         match machine.report(deadline) {
-            Ok(Report::Dom0) => say(format_args!("dom0 is up")),
+            Ok(Report::Up) => say(format_args!("dom0 is up")),
             Ok(Report::Guest { name }) => say(format_args!("guest {name} is up")),
             Ok(Report::Ready) => return Ok(()),
             Ok(Report::Failed { what }) => bail!("cannot start {what}: console/dom0.log tells why"),
