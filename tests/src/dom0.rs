@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::command;
+use crate::emulator::Emulator;
 use crate::guests;
 use crate::images::{Boot, Images};
 use crate::initramfs::{self, Base};
@@ -104,6 +105,7 @@ pub(crate) fn build(
     let initrd = folder.join("initrd");
     let hypervisor = hypervisor(&host, release, folder)?;
     let mut images = Images {
+        emulator: Emulator::installed(),
         boot: Boot::Xen { hypervisor, kernel: kernel.image, initrd: initrd.clone() },
         disks: Vec::new(),
         packages: host.packages,

@@ -29,6 +29,7 @@ pub(crate) fn root(guest: &Guest, files: &Tree, busybox: &[u8]) -> Tree {
 pub(crate) fn way_to_disk(guest: &Guest, kernel: &Kernel, busybox: &[u8]) -> Result<Tree> {
     let (device, driver) = match guest.kind.get_ref() {
         GuestKind::Pv | GuestKind::Pvh | GuestKind::Hvm => ("/dev/xvda", &["xen-blkfront"][..]),
+        GuestKind::Kvm => ("/dev/vda", &["virtio_mmio", "virtio_blk"][..]),
     };
     let mut tree = Tree::default();
     tree.file("/bin/busybox", 0o755, busybox);
@@ -52,6 +53,7 @@ pub(crate) fn xl_config(guest: &Guest, disk: Option<&str>) -> String {
         GuestKind::Pv => "pv",
         GuestKind::Pvh => "pvh",
         GuestKind::Hvm => "hvm",
+        GuestKind::Kvm => "kvm",
     };
     let kernel_args = ["console=hvc0 nokaslr", &guest.kernel_args].join(" ");
     let mut config = format!(

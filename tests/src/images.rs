@@ -6,12 +6,16 @@ use anyhow::Result;
 
 use crate::cache::Cache;
 use crate::dom0;
+use crate::emulator::Emulator;
+use crate::host;
 use crate::packages::Package;
 use crate::scenario::{HypervisorKind, Scenario};
 
 /// All that a machine boots from.
 #[derive(Debug)]
 pub(crate) struct Images {
+    /// The QEMU that plays the machine.
+    pub(crate) emulator: Emulator,
     /// What QEMU is to load.
     pub(crate) boot: Boot,
     /// The disks of guests, which the control domain sees as `/dev/vda` and so on.
@@ -25,6 +29,8 @@ pub(crate) struct Images {
 pub(crate) enum Boot {
     /// A hypervisor, uncompressed, with dom0's kernel and initramfs.
     Xen { hypervisor: PathBuf, kernel: PathBuf, initrd: PathBuf },
+    /// The host's kernel and initramfs.
+    Linux { kernel: PathBuf, initrd: PathBuf },
 }
 
 /// Makes the images of a scenario: what is the scenario's own in `folder`, the rest in the cache. `programs` are put
@@ -37,5 +43,6 @@ pub(crate) fn build(
 ) -> Result<Images> {
     match scenario.hypervisor.kind {
         HypervisorKind::Xen => dom0::build(scenario, programs, cache, folder),
+        HypervisorKind::Kvm => host::build(scenario, programs, cache, folder),
     }
 }

@@ -47,7 +47,11 @@ impl Machine {
     pub(crate) fn boot(scenario: &Scenario, images: &Images, folder: &Path, out: &Path) -> Result<Machine> {
         let interrupt = Interrupt::watch()?;
         let serial = Serial::new(&out.join("console"));
-        let mut qemu = Qemu::start(folder, arguments(scenario, images, serial.path(), out)?)?;
+        let mut qemu = Qemu::start_program(
+            folder,
+            &images.emulator.program,
+            arguments(scenario, images, serial.path(), out)?,
+        )?;
         let control = qemu.connect(CONTROL)?;
         let lines = BufReader::new(control.try_clone()?).lines();
         let (sender, reports) = mpsc::channel();
@@ -165,6 +169,11 @@ fn boot(scenario: &Scenario, boot: &Boot) -> Result<[(&'static str, String); 3]>
                 ("-append", append.trim_end().to_owned()),
             ])
         }
+        Boot::Linux { kernel, initrd } => Ok([
+            ("-kernel", text(kernel)?.to_owned()),
+            ("-initrd", text(initrd)?.to_owned()),
+            ("-append", format!("console=ttyS0 {}", scenario.host.kernel_args).trim_end().to_owned()),
+        ]),
     }
 }
 
