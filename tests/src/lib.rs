@@ -41,6 +41,7 @@ mod steps;
 mod tree;
 mod vmm;
 
+pub use files::compiled;
 pub use packages::Package;
 pub use run::{Options, run, xenoscope};
 pub use scenario::Scenario;
