@@ -1,10 +1,12 @@
-//! The machine's serial line, to which both Xen and dom0 write.
+//! The machine's serial line, to which Xen and dom0 write, or a KVM host.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+use crate::scenario::HypervisorKind;
 
 const SERIAL: &str = "serial.log";
 
@@ -29,7 +31,7 @@ impl Serial {
         &self.path
     }
 
-    /// A line written since the last call that tells of the end of Xen or dom0.
+    /// A line written since the last call that tells of the end of Xen or Linux.
     pub(crate) fn last_words(&mut self) -> Result<Option<String>> {
         let Ok(mut file) = File::open(&self.path) else { return Ok(None) };
         file.seek(SeekFrom::Start(self.read))?;
@@ -44,13 +46,16 @@ impl Serial {
     }
 }
 
-/// Makes a log for each who wrote from what was gathered while the machine ran: `xen.log`, `dom0.log`, `GUEST.log`.
-pub(crate) fn separate(folder: &Path) -> Result<()> {
+/// Makes a log for each who wrote from what was gathered while the machine ran: `xen.log` and `dom0.log`, or
+/// `host.log`, and `GUEST.log`.
+pub(crate) fn separate(folder: &Path, hypervisor: HypervisorKind) -> Result<()> {
     let serial = folder.join(SERIAL);
     let text = fs::read(&serial).with_context(|| format!("cannot read {}", serial.display()))?;
-    let (xen, dom0) = split(&String::from_utf8_lossy(&text));
-    fs::write(folder.join("xen.log"), xen)?;
-    fs::write(folder.join("dom0.log"), dom0)?;
+    let (xen, linux) = split(&String::from_utf8_lossy(&text));
+    if hypervisor == HypervisorKind::Xen {
+        fs::write(folder.join("xen.log"), xen)?;
+    }
+    fs::write(folder.join(format!("{}.log", hypervisor.control_domain())), linux)?;
     fs::remove_file(&serial)?;
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

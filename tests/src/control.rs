@@ -1,12 +1,13 @@
-//! What the host and dom0's first process tell each other, a line at a time.
+//! What the lab and the first process of the machine's control domain (dom0, or a KVM host) tell each other, a line at
+//! a time.
 
 use std::fmt;
 
-/// Said by dom0.
+/// Said by the control domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Report {
     /// Its kernel is up.
-    Dom0,
+    Up,
     /// A guest's init runs.
     Guest { name: String },
     /// All that should be there before the first step is.
@@ -26,7 +27,7 @@ impl Report {
     pub(crate) fn parse(line: &str) -> Option<Report> {
         let mut words = line.split_ascii_whitespace();
         let report = match words.next()? {
-            "dom0" => Report::Dom0,
+            "up" => Report::Up,
             "guest" => Report::Guest { name: words.next()?.to_owned() },
             "ready" => Report::Ready,
             "failed" => Report::Failed { what: words.next()?.to_owned() },
@@ -39,7 +40,7 @@ impl Report {
     }
 }
 
-/// Said by the host.
+/// Said by the lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order<'a> {
     /// Run a step; answered by [`Report::Done`].

@@ -26,12 +26,17 @@ pub(crate) fn root(guest: &Guest, files: &Tree, busybox: &[u8]) -> Tree {
 }
 
 /// The initramfs of a guest whose root file system is on a disk.
-pub(crate) fn way_to_disk(kernel: &Kernel, busybox: &[u8]) -> Result<Tree> {
+pub(crate) fn way_to_disk(guest: &Guest, kernel: &Kernel, busybox: &[u8]) -> Result<Tree> {
+    let (device, driver) = match guest.kind.get_ref() {
+        GuestKind::Pv | GuestKind::Pvh | GuestKind::Hvm => ("/dev/xvda", &["xen-blkfront"][..]),
+        GuestKind::Kvm => ("/dev/vda", &["virtio_mmio", "virtio_blk"][..]),
+    };
     let mut tree = Tree::default();
     tree.file("/bin/busybox", 0o755, busybox);
     tree.file("/init", 0o755, include_str!("init/disk.sh"));
     tree.character_device("/dev/console", 5, 1);
-    kernel.add_modules(&mut tree, &["xen-blkfront", "ext4"])?;
+    tree.file("/lab/device", 0o644, device);
+    kernel.add_modules(&mut tree, &[driver, &["ext4"]].concat())?;
     Ok(tree)
 }
 
@@ -48,6 +53,7 @@ pub(crate) fn xl_config(guest: &Guest, disk: Option<&str>) -> String {
         GuestKind::Pv => "pv",
         GuestKind::Pvh => "pvh",
         GuestKind::Hvm => "hvm",
+        GuestKind::Kvm => "kvm",
     };
     let kernel_args = ["console=hvc0 nokaslr", &guest.kernel_args].join(" ");
     let mut config = format!(

@@ -1,7 +1,7 @@
 //! The lab: real hypervisor hosts in QEMU, for tests and for trying things out.
 //!
 //! **In** comes a [`Scenario`]: a hypervisor and its release, guests with their programs, and steps to be done in
-//! dom0. The lab takes stock Debian packages, unpacked and never installed, and boots from them a whole host in an
+//! its control domain (dom0, or a KVM host). The lab takes stock Debian packages, unpacked and never installed, and boots from them a whole host in an
 //! emulated machine that needs no help from the CPU.
 //!
 //! **Out** goes a folder: what each step printed and how it ended (`steps/`, `steps.json`), what each console said
@@ -18,14 +18,19 @@ mod control;
 mod cpio;
 mod disk;
 mod dom0;
+mod emulator;
 mod files;
 mod guests;
+mod host;
+mod images;
+mod initramfs;
 mod interrupt;
 mod kallsyms;
 mod kernels;
 mod libraries;
 mod machine;
 mod nmi;
+mod own_keys;
 mod packages;
 mod progress;
 mod qemu;
@@ -34,7 +39,9 @@ pub mod scenario;
 mod stanzas;
 mod steps;
 mod tree;
+mod vmm;
 
+pub use files::compiled;
 pub use packages::Package;
 pub use run::{Options, run, xenoscope};
 pub use scenario::Scenario;

@@ -1,4 +1,4 @@
-//! A Xen host that runs in QEMU and takes orders.
+//! A virtualization host that runs in QEMU and takes orders.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::consoles::Serial;
 use crate::control::{Order, Report};
-use crate::dom0::Images;
+use crate::images::{Boot, Images};
 use crate::interrupt::Interrupt;
 use crate::qemu::Qemu;
 use crate::scenario::Scenario;
@@ -43,11 +43,15 @@ pub(crate) enum Silence {
 }
 
 impl Machine {
-    /// Boots a scenario's machine. QEMU's own files go to `folder`; `out` is shared with dom0.
+    /// Boots a scenario's machine. QEMU's own files go to `folder`; `out` is shared with its control domain.
     pub(crate) fn boot(scenario: &Scenario, images: &Images, folder: &Path, out: &Path) -> Result<Machine> {
         let interrupt = Interrupt::watch()?;
         let serial = Serial::new(&out.join("console"));
-        let mut qemu = Qemu::start(folder, arguments(scenario, images, serial.path(), out)?)?;
+        let mut qemu = Qemu::start_program(
+            folder,
+            &images.emulator.program,
+            arguments(scenario, images, serial.path(), out)?,
+        )?;
         let control = qemu.connect(CONTROL)?;
         let lines = BufReader::new(control.try_clone()?).lines();
         let (sender, reports) = mpsc::channel();
@@ -62,12 +66,12 @@ impl Machine {
         Ok(Machine { qemu, control, reports, serial, interrupt, lost: false })
     }
 
-    /// Gives dom0 an order.
+    /// Gives the control domain an order.
     pub(crate) fn order(&mut self, order: Order<'_>) -> Result<()> {
-        writeln!(self.control, "{order}").context("dom0 takes no orders any more")
+        writeln!(self.control, "{order}").context("the machine takes no orders any more")
     }
 
-    /// Waits for dom0's next report.
+    /// Waits for the control domain's next report.
     pub(crate) fn report(&mut self, deadline: Instant) -> Result<Report, Silence> {
         loop {
             let sign = match self.reports.recv_timeout(LOOK_ROUND) {
@@ -97,7 +101,7 @@ impl Machine {
         self.qemu.connect(QMP)
     }
 
-    /// Has dom0 switch the machine off, or ends it when it does not.
+    /// Has the control domain switch the machine off, or ends it when it does not.
     pub(crate) fn end(mut self) {
         if !self.lost && self.order(Order::End).is_ok() {
             // Whether it went by itself makes no difference: dropping QEMU ends it.
@@ -117,30 +121,18 @@ impl Machine {
 }
 
 fn arguments(scenario: &Scenario, images: &Images, serial: &Path, out: &Path) -> Result<Vec<String>> {
-    let (machine, dom0, xen_args) = (&scenario.machine, &scenario.dom0, &scenario.hypervisor.args);
-    let kernel = escaped(&images.kernel)?;
-    let initrd = escaped(&images.initrd)?;
-    let kernel_args = dom0.kernel_args.replace(',', ",,");
-    let xen = format!(
-        "console=com1 com1=115200 loglvl=all guest_loglvl=all noreboot dom0_mem={memory}M,max:{memory}M \
-         dom0_max_vcpus={vcpus} {xen_args}",
-        memory = dom0.memory_mib,
-        vcpus = dom0.vcpus
-    );
+    let machine = &scenario.machine;
     let options = [
         ("-cpu", machine.cpu.clone()),
         ("-smp", machine.cpus.to_string()),
         ("-m", machine.memory_mib.to_string()),
-        ("-kernel", images.xen.to_str().context("a path is not UTF-8")?.to_owned()),
-        ("-initrd", format!("{kernel} console=hvc0 {kernel_args},{initrd}")),
-        ("-append", xen.trim_end().to_owned()),
         ("-chardev", format!("file,id=serial,path={}", escaped(serial)?)),
         ("-serial", "chardev:serial".to_owned()),
         ("-qmp", format!("unix:{QMP},server=on,wait=off")),
         ("-chardev", format!("socket,id=control,path={CONTROL},server=on,wait=off")),
         ("-device", "virtio-serial-pci".to_owned()),
         ("-device", "virtserialport,chardev=control,name=xenoscope.lab".to_owned()),
-        // Without it dom0 has no random numbers for seconds, and xl waits for them to make up a guest's UUID.
+        // Without it there are no random numbers for seconds, and xl waits for them to make up a guest's UUID.
         ("-device", "virtio-rng-pci".to_owned()),
         ("-fsdev", format!("local,id=out,path={},security_model=none", escaped(out)?)),
         ("-device", "virtio-9p-pci,fsdev=out,mount_tag=share".to_owned()),
@@ -149,11 +141,47 @@ fn arguments(scenario: &Scenario, images: &Images, serial: &Path, out: &Path) ->
         .disks
         .iter()
         .map(|disk| Ok(("-drive", format!("file={},format=raw,if=virtio", escaped(disk)?))));
-    let options = options.into_iter().map(Ok).chain(disks).collect::<Result<Vec<_>>>()?;
+    let options = boot(scenario, &images.boot)?.into_iter().chain(options).map(Ok).chain(disks);
+    let options = options.collect::<Result<Vec<_>>>()?;
     Ok(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect())
+}
+
+/// What QEMU loads, and what that is told.
+fn boot(scenario: &Scenario, boot: &Boot) -> Result<[(&'static str, String); 3]> {
+    match boot {
+        Boot::Xen { hypervisor, kernel, initrd } => {
+            let (dom0, xen_args) = (&scenario.dom0, &scenario.hypervisor.args);
+            let modules = format!(
+                "{} console=hvc0 {},{}",
+                escaped(kernel)?,
+                dom0.kernel_args.replace(',', ",,"),
+                escaped(initrd)?
+            );
+            let append = format!(
+                "console=com1 com1=115200 loglvl=all guest_loglvl=all noreboot \
+                 dom0_mem={memory}M,max:{memory}M dom0_max_vcpus={vcpus} {xen_args}",
+                memory = dom0.memory_mib,
+                vcpus = dom0.vcpus
+            );
+            Ok([
+                ("-kernel", text(hypervisor)?.to_owned()),
+                ("-initrd", modules),
+                ("-append", append.trim_end().to_owned()),
+            ])
+        }
+        Boot::Linux { kernel, initrd } => Ok([
+            ("-kernel", text(kernel)?.to_owned()),
+            ("-initrd", text(initrd)?.to_owned()),
+            ("-append", format!("console=ttyS0 {}", scenario.host.kernel_args).trim_end().to_owned()),
+        ]),
+    }
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
 /// QEMU separates its options by commas, and takes a comma that is doubled for one in a value.
 fn escaped(path: &Path) -> Result<String> {
-    Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.replace(',', ",,"))
+    Ok(text(path)?.replace(',', ",,"))
 }

@@ -80,6 +80,12 @@ impl PackageSet {
         places.into_iter().find(|place| place.exists())
     }
 
+    /// The busybox of the packages, which serves as shell in all domains.
+    pub(crate) fn busybox(&self) -> Result<Vec<u8>> {
+        let path = self.find(&["bin/busybox", "usr/bin/busybox"]).context("busybox-static has no busybox")?;
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
     /// The files and folders in a folder of the packages.
     pub(crate) fn list(&self, folder: &str) -> Vec<PathBuf> {
         let folders = self.trees.iter().filter_map(|tree| fs::read_dir(tree.join(folder)).ok());

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::consoles;
-use crate::dom0;
+use crate::images;
 use crate::machine::Machine;
 use crate::progress::say;
 use crate::scenario::Scenario;
@@ -20,7 +20,7 @@ use crate::steps::{self, Outcome};
 pub struct Options {
     /// The run's folder; what an earlier run left there is replaced.
     pub out: PathBuf,
-    /// Programs put into dom0's `/usr/bin`, linked statically.
+    /// Programs put into the control domain's `/usr/bin`, linked statically.
     pub programs: Vec<PathBuf>,
     /// Keep the images that the machine booted from.
     pub keep: bool,
@@ -36,7 +36,7 @@ pub fn xenoscope() -> Result<PathBuf> {
 /// What the lab itself writes into a run's folder.
 const OWN: [&str; 5] = ["packages.json", "steps.json", "steps", "console", COLLECTED];
 
-/// Where dom0 copies the files to be brought back.
+/// Where the control domain copies the files to be brought back.
 const COLLECTED: &str = "collected";
 
 /// Runs a scenario. An error means that it could not be run to its end; what came of its steps is in the [`Outcome`].
@@ -46,12 +46,14 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Outcome> {
     let folder = tempfile::Builder::new().prefix("xenoscope-lab-").tempdir()?;
     let images = {
         let cache = Cache::open()?;
-        dom0::build(scenario, &options.programs, &cache, folder.path())?
+        images::build(scenario, &options.programs, &cache, folder.path())?
     };
-    fs::write(out.join("packages.json"), serde_json::to_vec_pretty(&images.packages)?)?;
+    let packages = [images.packages.as_slice(), &images.emulator.packages].concat();
+    fs::write(out.join("packages.json"), serde_json::to_vec_pretty(&packages)?)?;
 
     say(format_args!(
-        "booting Xen of {} with {} guests",
+        "booting {} of {} with {} guests",
+        scenario.hypervisor.kind.name(),
         scenario.hypervisor.release.name(),
         scenario.guests.len()
     ));
@@ -60,7 +62,8 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Outcome> {
     let result = drive(&mut machine, scenario, &mut outcome, &out);
     machine.end();
     // Whatever went wrong, what was gathered is put in its place.
-    let gathered = consoles::separate(&out.join("console")).and_then(|()| unpack_collected(&out));
+    let gathered = consoles::separate(&out.join("console"), scenario.hypervisor.kind)
+        .and_then(|()| unpack_collected(&out));
     if options.keep {
         say(format_args!("the machine's images are kept in {}", folder.keep().display()));
     }
@@ -71,7 +74,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Outcome> {
 
 fn drive(machine: &mut Machine, scenario: &Scenario, outcome: &mut Outcome, out: &Path) -> Result<()> {
     let start = Instant::now();
-    steps::await_boot(machine)?;
+    steps::await_boot(machine, scenario.hypervisor.kind)?;
     outcome.boot_s = start.elapsed().as_secs_f64();
     say(format_args!("the host is ready for its first step after {:.1} s", outcome.boot_s));
     let result = steps::run(machine, scenario, outcome, out);

@@ -1,4 +1,5 @@
-//! A scenario: which hypervisor to boot, with which guests, and what to do in dom0. `docs/lab.md` has the format.
+//! A scenario: which hypervisor to boot, with which guests, and what to do in its control domain. `docs/lab.md` has the
+//! format.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,8 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use toml::Spanned;
+use toml::de::DeTable;
 
 use crate::files::FileEntry;
+use crate::own_keys;
 
 /// What a scenario's file says.
 #[derive(Debug, Deserialize)]
@@ -21,16 +24,19 @@ pub struct Scenario {
     /// The machine that QEMU plays.
     #[serde(default)]
     pub machine: Machine,
-    /// The control domain.
+    /// Xen's control domain.
     #[serde(default)]
     pub dom0: Dom0,
+    /// KVM's host, which is its control domain.
+    #[serde(default)]
+    pub host: Host,
     /// The guests, in the order in which they are started.
     #[serde(default, rename = "guest")]
     pub guests: Vec<Guest>,
-    /// What is done in dom0, one after the other.
+    /// What is done in the control domain, one after the other.
     #[serde(default, rename = "step")]
     pub steps: Vec<Step>,
-    /// What is brought back from dom0.
+    /// What is brought back from the control domain.
     #[serde(default)]
     pub collect: Collect,
     /// Interrupts injected while some of the steps run.
@@ -46,9 +52,9 @@ pub struct Scenario {
 pub struct Hypervisor {
     /// Which hypervisor.
     pub kind: HypervisorKind,
-    /// The Debian release that it, its tools and dom0's kernel are taken from.
+    /// The Debian release that it, its tools and the control domain's kernel are taken from.
     pub release: Release,
-    /// What is added to its command line.
+    /// What is added to Xen's command line.
     #[serde(default)]
     pub args: String,
 }
@@ -59,17 +65,19 @@ pub struct Hypervisor {
 pub enum HypervisorKind {
     /// Xen, with a Linux dom0.
     Xen,
+    /// KVM, in a Linux host.
+    Kvm,
 }
 
 /// A release of Debian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Release {
-    /// Debian 11, Xen 4.14.
+    /// Debian 11: Xen 4.14, Linux 5.10.
     Bullseye,
-    /// Debian 12, Xen 4.17.
+    /// Debian 12: Xen 4.17, Linux 6.1.
     Bookworm,
-    /// Debian 13, Xen 4.20.
+    /// Debian 13: Xen 4.20, Linux 6.12.
     Trixie,
 }
 
@@ -87,12 +95,12 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        // An AMD family 10h: Xen finds SVM there, and nothing that QEMU emulates only by half.
+        // An AMD family 10h: hypervisors find SVM with nested paging there, and nothing that QEMU emulates only by half.
         Machine { cpu: "phenom,+svm".to_owned(), cpus: 2, memory_mib: 2048 }
     }
 }
 
-/// The control domain.
+/// Xen's control domain.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dom0 {
@@ -123,11 +131,33 @@ impl Default for Dom0 {
     }
 }
 
+/// KVM's host. Its CPUs and its memory are the machine's.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// What is added to its kernel's command line.
+    pub kernel_args: String,
+    /// Files put into it.
+    pub files: Vec<FileEntry>,
+    /// Shell lines run before the guests are started.
+    pub init: Vec<String>,
+    /// Programs of its Debian release that are wanted there.
+    pub tools: Vec<Tool>,
+}
+
+/// A program that a KVM host has on request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tool {
+    /// Linux's own profiler.
+    Perf,
+}
+
 /// A guest.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
-    /// Its name, also of its folder `/guests/NAME` in dom0.
+    /// Its name, also of its folder `/guests/NAME` in the control domain.
     pub name: Spanned<String>,
     /// How it is virtualized.
     pub kind: Spanned<GuestKind>,
@@ -155,9 +185,12 @@ pub struct Guest {
     /// Where its root file system is.
     #[serde(default)]
     pub disk: Disk,
-    /// Lines added to its `xl.cfg`.
+    /// Lines added to a Xen guest's `xl.cfg`.
     #[serde(default)]
     pub xl: Vec<String>,
+    /// Whether a KVM guest's VMM is left without the guest's name and UUID and without names of its threads.
+    #[serde(default)]
+    pub anonymous: bool,
     /// Whether it is running when the first step begins; else a step may create it.
     #[serde(default = "yes")]
     pub start: bool,
@@ -173,6 +206,18 @@ pub enum GuestKind {
     Pvh,
     /// Hardware-virtualized with a device model.
     Hvm,
+    /// On KVM.
+    Kvm,
+}
+
+impl GuestKind {
+    /// The hypervisor that has guests of this kind.
+    fn hypervisor(self) -> HypervisorKind {
+        match self {
+            GuestKind::Pv | GuestKind::Pvh | GuestKind::Hvm => HypervisorKind::Xen,
+            GuestKind::Kvm => HypervisorKind::Kvm,
+        }
+    }
 }
 
 /// Where a guest's root file system is.
@@ -182,11 +227,11 @@ pub enum Disk {
     /// In memory.
     #[default]
     Initramfs,
-    /// On an ext4 disk image that dom0 serves.
+    /// On an ext4 disk image that the control domain serves.
     Ext4,
 }
 
-/// Something done in dom0.
+/// Something done in the control domain.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -223,11 +268,11 @@ pub enum OnFailure {
     Continue,
 }
 
-/// What is brought back from dom0.
+/// What is brought back from the control domain.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Collect {
-    /// Absolute paths in dom0, with the shell's wildcards.
+    /// Absolute paths in the control domain, with the shell's wildcards.
     #[serde(default)]
     pub files: Vec<Spanned<String>>,
 }
@@ -264,6 +309,24 @@ fn a_minute() -> u64 {
     60
 }
 
+impl HypervisorKind {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            HypervisorKind::Xen => "Xen",
+            HypervisorKind::Kvm => "KVM",
+        }
+    }
+
+    /// What its control domain is called, and so its console's log.
+    pub(crate) fn control_domain(self) -> &'static str {
+        match self {
+            HypervisorKind::Xen => "dom0",
+            HypervisorKind::Kvm => "host",
+        }
+    }
+}
+
 impl Scenario {
     /// Reads a scenario's file.
     pub fn load(path: &Path) -> Result<Scenario> {
@@ -277,7 +340,9 @@ impl Scenario {
     pub fn parse(text: &str, folder: PathBuf) -> Result<Scenario> {
         let mut scenario: Scenario = toml::from_str(text)?;
         scenario.folder = folder;
-        scenario.check().map_err(|(span, what)| anyhow::anyhow!("line {}: {what}", line_of(text, &span)))?;
+        let checked = own_keys::check(DeTable::parse(text)?.get_ref(), scenario.hypervisor.kind)
+            .and_then(|()| scenario.check());
+        checked.map_err(|(span, what)| anyhow::anyhow!("line {}: {what}", line_of(text, &span)))?;
         Ok(scenario)
     }
 
@@ -296,6 +361,11 @@ impl Scenario {
         check_names("guest", self.guests.iter().map(|guest| &guest.name))?;
         check_names("step", self.steps.iter().map(|step| &step.name))?;
         for guest in &self.guests {
+            if guest.kind.get_ref().hypervisor() != self.hypervisor.kind {
+                let what =
+                    format!("guest.kind of {:?}: the hypervisor has no such guests", guest.name.get_ref());
+                return Err((guest.kind.span(), what));
+            }
             if *guest.kind.get_ref() == GuestKind::Hvm {
                 let what = format!(
                     "guest.kind of {:?}: hvm guests are not yet supported by the lab",

@@ -37,8 +37,8 @@ fn an_unknown_key_is_named_with_its_line() {
 #[test]
 fn a_hypervisor_that_is_not_there_is_told_what_is() {
     let refusal =
-        format!("{:#}", Scenario::parse("[hypervisor]\nkind = \"kvm\"\n", PathBuf::new()).unwrap_err());
-    assert!(refusal.contains("line 2") && refusal.contains("unknown variant `kvm`"), "{refusal}");
+        format!("{:#}", Scenario::parse("[hypervisor]\nkind = \"bhyve\"\n", PathBuf::new()).unwrap_err());
+    assert!(refusal.contains("line 2") && refusal.contains("unknown variant `bhyve`"), "{refusal}");
 }
 
 #[test]
@@ -76,4 +76,26 @@ fn a_file_is_copied_or_compiled_but_not_both() {
     assert!(neither.contains("either `from` or `cc`"), "{neither}");
     let somewhere = refusal("[dom0]\nfiles = [{ from = \"a\", to = \"a\" }]\n");
     assert!(somewhere.contains("absolute"), "{somewhere}");
+}
+
+#[test]
+fn keys_of_another_hypervisor_are_refused_with_their_line() {
+    const KVM: &str = "[hypervisor]\nkind = \"kvm\"\nrelease = \"bookworm\"\n";
+    let refusal = |text: &str| format!("{:#}", Scenario::parse(text, PathBuf::new()).unwrap_err());
+    let nothing = "this hypervisor has no such thing";
+    assert_eq!(refusal(&format!("{KVM}[dom0]\nvcpus = 2\n")), format!("line 4: dom0: {nothing}"));
+    assert_eq!(refusal(&format!("{XEN}[host]\n")), format!("line 4: host: {nothing}"));
+    assert_eq!(refusal(&format!("{KVM}args = \"x\"\n")), format!("line 4: hypervisor.args: {nothing}"));
+    let guest = |kind: &str, key: &str| format!("[[guest]]\nname = \"a\"\nkind = \"{kind}\"\n{key}\n");
+    let xl =
+        refusal(&format!("{KVM}{}{}", guest("kvm", ""), guest("kvm", "xl = []").replace("\"a\"", "\"b\"")));
+    assert_eq!(xl, format!("line 11: guest.xl: {nothing}"));
+    let anonymous = refusal(&format!("{XEN}{}", guest("pv", "anonymous = true")));
+    assert_eq!(anonymous, format!("line 7: guest.anonymous: {nothing}"));
+    let kind = refusal(&format!("{KVM}{}", guest("pvh", "")));
+    assert_eq!(kind, "line 6: guest.kind of \"a\": the hypervisor has no such guests");
+    assert!(
+        Scenario::parse(&format!("{KVM}[host]\n{}", guest("kvm", "anonymous = true")), PathBuf::new())
+            .is_ok()
+    );
 }

@@ -11,7 +11,7 @@ use crate::control::{Order, Report};
 use crate::machine::{Machine, Silence};
 use crate::nmi::Injector;
 use crate::progress::say;
-use crate::scenario::{OnFailure, Scenario, Step};
+use crate::scenario::{HypervisorKind, OnFailure, Scenario, Step};
 
 /// How long a host with its guests may take to come up.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
@@ -63,15 +63,18 @@ pub(crate) fn step_file(index: usize, step: &Step) -> String {
     format!("{index:02}-{}", step.name.get_ref())
 }
 
-/// Waits until dom0 and the guests are up.
-pub(crate) fn await_boot(machine: &mut Machine) -> Result<()> {
+/// Waits until the control domain and the guests are up.
+pub(crate) fn await_boot(machine: &mut Machine, hypervisor: HypervisorKind) -> Result<()> {
+    let control_domain = hypervisor.control_domain();
     let deadline = Instant::now() + BOOT_LIMIT;
     loop {
         match machine.report(deadline) {
-            Ok(Report::Dom0) => say(format_args!("dom0 is up")),
+            Ok(Report::Up) => say(format_args!("{control_domain} is up")),
             Ok(Report::Guest { name }) => say(format_args!("guest {name} is up")),
             Ok(Report::Ready) => return Ok(()),
-            Ok(Report::Failed { what }) => bail!("cannot start {what}: console/dom0.log tells why"),
+            Ok(Report::Failed { what }) => {
+                bail!("cannot start {what}: console/{control_domain}.log tells why")
+            }
             Ok(_) => {}
             Err(Silence::Late) => bail!("not all guests are up after {} s", BOOT_LIMIT.as_secs()),
             Err(Silence::Over(error)) => return Err(error),
@@ -110,7 +113,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Has dom0 copy the files to be brought back into the run's folder.
+/// Has the control domain copy the files to be brought back into the run's folder.
 pub(crate) fn collect(machine: &mut Machine, out: &Path) -> Result<()> {
     machine.order(Order::Collect)?;
     let deadline = Instant::now() + PATIENCE;
@@ -120,7 +123,7 @@ pub(crate) fn collect(machine: &mut Machine, out: &Path) -> Result<()> {
             Ok(Report::Uncollected { path }) => say(format_args!("not there to be brought back: {path}")),
             Ok(_) => {}
             Err(Silence::Late) => {
-                bail!("dom0 does not finish copying files; {} has what it copied", out.display())
+                bail!("the machine does not finish copying files; {} has what it copied", out.display())
             }
             Err(Silence::Over(error)) => return Err(error),
         }

@@ -55,6 +55,48 @@ fn a_host_runs_its_guests_and_steps_and_gives_files_back() {
 
 #[test]
 #[ignore = "boots a machine: cargo xtask test"]
+fn a_kvm_host_runs_its_guests_each_in_a_vmm() {
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/kvm_smoke.toml");
+    let (outcome, out) = run(Scenario::load(&scenario).unwrap(), "kvm_smoke");
+    outcome.unwrap().check().unwrap();
+
+    let host = text(&out.join("steps/00-host.out"));
+    for mounted in ["/sys/kernel/tracing", "/sys/kernel/debug", "/sys/fs/bpf", "/sys/fs/cgroup"] {
+        assert!(host.contains(&format!(" on {mounted} ")), "{mounted} is not in\n{host}");
+    }
+    assert!(text(&out.join("console/host.log")).contains("Linux version 6.1"));
+
+    let vmms = text(&out.join("steps/02-vmms.out"));
+    for guest in ["alpha", "beta"] {
+        assert!(vmms.contains(&format!("file {guest}: kvm-vcpu:0\n")), "{vmms}");
+        let said = text(&out.join(format!("console/{guest}.log")));
+        assert!(said.contains("Hypervisor detected: KVM"), "{said}");
+    }
+    assert!(vmms.contains("thread alpha: CPU 0/KVM: 1\n"), "{vmms}");
+    // Nothing tells what the anonymous guest's threads do.
+    let beta: Vec<&str> = vmms.lines().filter(|line| line.starts_with("thread beta: ")).collect();
+    assert!(beta.len() > 1 && beta.iter().all(|line| *line == "thread beta: qemu-system-x86: 0"), "{vmms}");
+
+    // A list of symbols holds for a kernel that is told not to move, and for no other.
+    let (alpha, beta) = (text(&out.join("console/alpha.log")), text(&out.join("console/beta.log")));
+    let sum = vmms.lines().find_map(|line| line.strip_suffix("/guests/alpha/kallsyms")).unwrap();
+    assert!(alpha.contains(sum.trim()), "alpha has other symbols");
+    assert!(
+        beta.contains(" _text") && !beta.contains("ffffffff81000000 T _text"),
+        "beta's kernel has not moved"
+    );
+    assert!(beta.contains("/dev/vda on / type ext4"));
+
+    let load = text(&out.join("steps/03-load.out"));
+    let used = |guest: &str| {
+        let line = load.lines().find_map(|line| line.strip_prefix(guest)).expect(guest);
+        line.trim().parse::<u64>().unwrap()
+    };
+    assert!(used("alpha") > 5 * used("beta"), "{load}");
+}
+
+#[test]
+#[ignore = "boots a machine: cargo xtask test"]
 fn a_step_that_takes_too_long_ends_the_run_and_loses_nothing() {
     let scenario = r#"
         [hypervisor]

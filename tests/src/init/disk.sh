@@ -6,6 +6,7 @@
 while read -r module; do
     /bin/busybox insmod "/lab/modules/$module.ko"
 done </lab/modules/order
-until [ -b /dev/xvda ]; do /bin/busybox sleep 0.05; done
-/bin/busybox mount -t ext4 /dev/xvda /root
+read -r device </lab/device
+until [ -b "$device" ]; do /bin/busybox sleep 0.05; done
+/bin/busybox mount -t ext4 "$device" /root
 exec /bin/busybox switch_root /root /init

@@ -1,69 +1,15 @@
-#!/bin/busybox sh
-# dom0's first process: brings up Xen's services and the guests, then does what the host says over a virtio port.
-# /share is the run's folder on the host, so that all that is written there outlives this machine.
+# What dom0's first process does for Xen.
 
-/bin/busybox mkdir -p /proc /sys /dev /tmp /run /mnt /out /share /sbin /usr/sbin
-/bin/busybox --install -s /bin
-export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
-mount -t proc proc /proc
-echo dom0 >/proc/sys/kernel/hostname
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /dev/shm /root
-mount -t devpts devpts /dev/pts # xl create waits in vain for a guest's console without it
-mount -t tmpfs tmp /tmp
-mount -t tmpfs run /run
-mount -t tmpfs out /out
-mkdir -p /run/lab /run/xen /run/xenstored /run/lock /var/lib/xen /var/lib/xenstored /var/log/xen
-ln -s /run /var/run
-ln -s /run/lock /var/lock
-while read -r module; do
-    insmod "/lab/modules/$module.ko" || echo "lab: cannot load the module $module"
-done </lab/modules/order
-mount -t xenfs xenfs /proc/xen
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /share || echo "lab: cannot mount the run's folder"
-
-until [ -c "$(echo /dev/vport*p1)" ]; do sleep 0.05; done
-exec 3<>"$(echo /dev/vport*p1)"
-say() { echo "$*" >&3; }
-say dom0
-
-xenstored --pid-file /run/xenstored.pid
-xen-init-dom0
-xenconsoled --pid-file=/run/xenconsoled.pid --log=guest --log-dir=/share/console
-[ -s /lab/pin ] && xl vcpu-pin Domain-0 all "$(cat /lab/pin)"
-if ! sh -e /lab/init.sh; then say failed dom0.init; fi
-
-while read -r guest; do
-    xl create "/guests/$guest/xl.cfg" || say failed "$guest"
-done </lab/start
-while read -r guest; do
-    until grep -qs 'lab: the guest is up' "/share/console/guest-$guest.log"; do sleep 0.2; done
-    say guest "$guest"
-done </lab/start
-say ready
-
-# Each step leads a process group of its own, so that it can be stopped with all that it started.
-run() {
-    setsid sh -c 'echo $$ >/run/lab/step; exec sh -e "$1"' - "/lab/steps/$1.sh" \
-        </dev/null >"/share/steps/$1.out" 2>"/share/steps/$1.err" 3>&-
-    say done "$1" $?
+services() {
+    echo dom0 >/proc/sys/kernel/hostname
+    mkdir -p /run/xen /run/xenstored /run/lock /var/lib/xen /var/lib/xenstored /var/log/xen
+    ln -s /run /var/run
+    ln -s /run/lock /var/lock
+    mount -t xenfs xenfs /proc/xen
+    xenstored --pid-file /run/xenstored.pid
+    xen-init-dom0
+    xenconsoled --pid-file=/run/xenconsoled.pid --log=guest --log-dir=/share/console
+    [ -s /lab/pin ] && xl vcpu-pin Domain-0 all "$(cat /lab/pin)"
 }
 
-# Unquoted: the patterns are to be expanded here.
-collect() {
-    for path in $(cat /lab/collect); do
-        if [ -e "$path" ]; then cp -rL "$path" /share/collected/ || say uncollected "$path"; else say uncollected "$path"; fi
-    done
-    say collected
-}
-
-while read -r command argument <&3; do
-    case $command in
-        run) run "$argument" & ;;
-        stop) kill -KILL -- "-$(cat /run/lab/step)" ;;
-        collect) collect ;;
-        *) break ;;
-    esac
-done
-poweroff -f
+start() { xl create "/guests/$1/xl.cfg"; }
