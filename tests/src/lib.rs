@@ -19,6 +19,7 @@ mod cpio;
 mod disk;
 mod dom0;
 mod emulator;
+pub mod evidence;
 mod files;
 mod guests;
 mod host;

@@ -1,12 +1,8 @@
 //! Are the shares right, of domains and of functions?
 
-use std::collections::BTreeMap;
-
 use crate::{
-    bootstrap::{self, Block},
-    figures,
+    bootstrap, figures,
     host::{Booted, Host, host},
-    observed::Observed,
     report::Report,
 };
 
@@ -54,36 +50,15 @@ pub(crate) fn assert_shares(report: &Report) {
 fn functions_have_the_share_that_their_program_gives_them() {
     let observed = loads().observed("loads.xsr");
     for guest in ["alpha", "gamma"] {
-        for (function, truth) in [("hot", 0.7), ("warm", 0.2), ("cool", 0.1)] {
-            let blocks = blocks(&observed, guest, function);
+        let all = ["hot", "warm", "cool"].map(|function| format!("{guest}_{function}"));
+        for (function, truth) in all.iter().zip([0.7, 0.2, 0.1]) {
+            let blocks = observed.blocks(observed.domain(guest), &all, function, BLOCK_NS);
             let (share, error) = (bootstrap::share(&blocks), bootstrap::standard_error(&blocks));
             figures::figure(
-                format_args!("{guest}_{function}"),
+                function,
                 format_args!("{:.2} ± {:.2} % of {:.0} %", share * 100.0, error * 100.0, truth * 100.0),
             );
-            assert!(
-                (share - truth).abs() < 4.0 * error,
-                "{guest}_{function}: {share} ± {error}, not {truth}"
-            );
+            assert!((share - truth).abs() < 4.0 * error, "{function}: {share} ± {error}, not {truth}");
         }
     }
-}
-
-/// What a function has of its guest's three, by time.
-fn blocks(observed: &Observed, guest: &str, function: &str) -> Vec<Block> {
-    let all = ["hot", "warm", "cool"].map(|function| format!("{guest}_{function}"));
-    let wanted = format!("{guest}_{function}");
-    let mut blocks: BTreeMap<u64, Block> = BTreeMap::new();
-    for sample in observed.samples_of(observed.domain(guest)) {
-        let Some(name) = observed.function(sample).filter(|name| all.iter().any(|known| known == name))
-        else {
-            continue;
-        };
-        let block = blocks.entry(observed.since_start(sample) / BLOCK_NS).or_default();
-        block.whole += sample.weight as f64;
-        if name == wanted {
-            block.part += sample.weight as f64;
-        }
-    }
-    blocks.into_values().collect()
 }

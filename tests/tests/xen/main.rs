@@ -16,10 +16,8 @@ mod pictures;
 mod releases;
 
 // What they are answered with.
-mod bootstrap;
 mod consoles;
-mod figures;
 mod host;
-mod observed;
-mod report;
 mod symbols;
+
+use lab::evidence::{bootstrap, figures, observed, report};

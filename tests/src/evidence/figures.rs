@@ -3,11 +3,11 @@
 use std::fmt::Display;
 
 /// Prints a figure.
-pub(crate) fn figure(name: impl Display, value: impl Display) {
+pub fn figure(name: impl Display, value: impl Display) {
     println!("figure: {name} = {value}");
 }
 
 /// Prints a figure that is a share.
-pub(crate) fn share(name: impl Display, share: f64) {
+pub fn share(name: impl Display, share: f64) {
     figure(name, format_args!("{:.2} %", share * 100.0));
 }

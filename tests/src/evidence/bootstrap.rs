@@ -8,19 +8,21 @@ const RESAMPLES: usize = 1000;
 
 /// What a block of time has of the part in question, and of the whole that it is a part of.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Block {
-    pub(crate) part: f64,
-    pub(crate) whole: f64,
+pub struct Block {
+    /// Of the part in question.
+    pub part: f64,
+    /// Of the whole.
+    pub whole: f64,
 }
 
 /// The share of the part in all blocks together.
-pub(crate) fn share(blocks: &[Block]) -> f64 {
+pub fn share(blocks: &[Block]) -> f64 {
     let (part, whole) = sums(blocks.iter());
     part / whole
 }
 
 /// The standard error of [`share`]. Equal blocks give equal errors: the draws are always the same.
-pub(crate) fn standard_error(blocks: &[Block]) -> f64 {
+pub fn standard_error(blocks: &[Block]) -> f64 {
     assert!(blocks.len() >= 20, "{} blocks say nothing about their spread", blocks.len());
     let mut draws = Draws(0x9e37_79b9_7f4a_7c15);
     let resampled = || {

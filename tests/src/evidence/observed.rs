@@ -1,20 +1,25 @@
 //! A recording, every sample of it.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use profile::{
     CpuAccount, DomainId, Frame, PhysCpu, Sample,
     recording::{Completeness, EndReason, Recorded, Recording},
 };
 
+use super::bootstrap::Block;
+
 /// A recording that was read.
-pub(crate) struct Observed {
-    pub(crate) samples: Vec<Sample>,
-    pub(crate) recorded: Recorded,
+pub struct Observed {
+    /// In the order of the file.
+    pub samples: Vec<Sample>,
+    /// All the rest.
+    pub recorded: Recorded,
 }
 
 impl Observed {
-    pub(crate) fn read(path: &Path) -> Self {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Self {
         let mut samples = Vec::new();
         let recording = Recording::open(path).unwrap();
         let recorded = recording.for_each_sample(|sample, _| samples.push(sample.clone())).unwrap();
@@ -22,7 +27,7 @@ impl Observed {
     }
 
     /// The only boot of the domain of a name.
-    pub(crate) fn domain(&self, name: &str) -> DomainId {
+    pub fn domain(&self, name: &str) -> DomainId {
         let mut boots = self.recorded.tables.domains().filter(|domain| domain.name == name);
         let boot = boots.next().unwrap_or_else(|| panic!("{name} is not in the recording"));
         assert!(boots.next().is_none(), "{name} is in the recording twice");
@@ -30,29 +35,51 @@ impl Observed {
     }
 
     /// The samples charged to a domain.
-    pub(crate) fn samples_of(&self, domain: DomainId) -> impl Iterator<Item = &Sample> {
+    pub fn samples_of(&self, domain: DomainId) -> impl Iterator<Item = &Sample> {
         self.samples.iter().filter(move |sample| sample.charged_to == Some(domain))
     }
 
     /// Where a sample was taken.
-    pub(crate) fn frame(&self, sample: &Sample) -> &Frame {
+    pub fn frame(&self, sample: &Sample) -> &Frame {
         let tables = &self.recorded.tables;
         tables.frame(tables.chain(sample.chain).frame)
     }
 
     /// The function in which a sample was taken, where it has a name.
-    pub(crate) fn function(&self, sample: &Sample) -> Option<&str> {
+    pub fn function(&self, sample: &Sample) -> Option<&str> {
         self.frame(sample).function.map(|name| self.recorded.tables.name(name))
     }
 
+    /// What the process is called that was current.
+    pub fn process_name(&self, sample: &Sample) -> Option<&str> {
+        self.recorded.tables.process(sample.process?).name.as_deref()
+    }
+
+    /// What one of a domain's functions has of the weight of several, by blocks of time.
+    pub fn blocks(&self, domain: DomainId, functions: &[String], wanted: &str, block_ns: u64) -> Vec<Block> {
+        let mut blocks: BTreeMap<u64, Block> = BTreeMap::new();
+        for sample in self.samples_of(domain) {
+            let Some(name) = self.function(sample).filter(|name| functions.iter().any(|known| known == name))
+            else {
+                continue;
+            };
+            let block = blocks.entry(self.since_start(sample) / block_ns).or_default();
+            block.whole += sample.weight as f64;
+            if name == wanted {
+                block.part += sample.weight as f64;
+            }
+        }
+        blocks.into_values().collect()
+    }
+
     /// Nanoseconds from the start of sampling.
-    pub(crate) fn since_start(&self, sample: &Sample) -> u64 {
+    pub fn since_start(&self, sample: &Sample) -> u64 {
         let start = self.recorded.header.started;
         sample.time.0.checked_sub(start.0).expect("samples are taken after the start")
     }
 
     /// Why the recording ended; fails if it was cut.
-    pub(crate) fn end(&self) -> &EndReason {
+    pub fn end(&self) -> &EndReason {
         match &self.recorded.completeness {
             Completeness::Whole(end) => &end.reason,
             Completeness::Torn { at_byte } => panic!("the recording is cut at byte {at_byte}"),
@@ -60,18 +87,18 @@ impl Observed {
     }
 
     /// The books of all CPUs.
-    pub(crate) fn accounts(&self) -> &[(PhysCpu, CpuAccount)] {
+    pub fn accounts(&self) -> &[(PhysCpu, CpuAccount)] {
         &self.recorded.snapshot.as_ref().expect("books").cpus
     }
 
     /// Samples of a CPU in the order of the file.
-    pub(crate) fn samples_on(&self, cpu: PhysCpu) -> impl Iterator<Item = &Sample> {
+    pub fn samples_on(&self, cpu: PhysCpu) -> impl Iterator<Item = &Sample> {
         self.samples.iter().filter(move |sample| sample.cpu == cpu)
     }
 
     /// Fails unless every sample that was taken is in the file or counted as missing: the counts of the shim against
     /// the numbers that it gave to the samples.
-    pub(crate) fn assert_balanced(&self) {
+    pub fn assert_balanced(&self) {
         for (cpu, account) in self.accounts() {
             assert_eq!(
                 account.taken,

@@ -1,0 +1,8 @@
+//! What end-to-end tests look at: recordings sample by sample, reports, and how far shares may vary by chance.
+//!
+//! Everything here panics where the evidence is not what it must be: it is for tests.
+
+pub mod bootstrap;
+pub mod figures;
+pub mod observed;
+pub mod report;

@@ -1,0 +1,142 @@
+//! What the tests read of a report's JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A report.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    /// Whether the recording was finished.
+    pub complete: bool,
+    /// What its reader must know.
+    pub notes: Vec<Note>,
+    events: Vec<Event>,
+}
+
+/// A remark.
+#[derive(Debug, Deserialize)]
+pub struct Note {
+    /// A sentence.
+    pub text: String,
+}
+
+/// What was sampled.
+#[derive(Debug, Deserialize)]
+pub struct Event {
+    /// How many there are.
+    pub samples: u64,
+    /// How many were left out.
+    pub filtered: Option<u64>,
+    /// How many were lost, by cause.
+    pub lost: BTreeMap<String, u64>,
+    /// CPU time in which the sampler was silent.
+    pub quiet_s: Option<f64>,
+    /// The rows.
+    pub domains: Vec<Domain>,
+}
+
+/// A row.
+#[derive(Debug, Deserialize)]
+pub struct Domain {
+    /// Whose.
+    pub name: String,
+    /// How it is virtualized.
+    pub kind: String,
+    /// Its UUID.
+    pub uuid: Option<String>,
+    /// What its samples stand for.
+    pub weight: u64,
+    /// The weight by mode.
+    pub modes: BTreeMap<String, u64>,
+    /// Its functions, most self weight first.
+    pub functions: Vec<Function>,
+    /// Its processes, heaviest first.
+    pub processes: Vec<Process>,
+    /// The CPU time that the hypervisor accounts to it.
+    pub cpu_s: Option<f64>,
+}
+
+/// A function.
+#[derive(Debug, Deserialize)]
+pub struct Function {
+    /// What it is called.
+    pub name: String,
+    /// The image that it lies in.
+    pub module: Option<String>,
+    /// In which mode it ran.
+    pub mode: String,
+    /// The weight of its own samples.
+    #[serde(rename = "self")]
+    pub self_weight: u64,
+}
+
+/// A process.
+#[derive(Debug, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its control group.
+    pub container: Option<String>,
+    /// What its samples stand for.
+    pub weight: u64,
+}
+
+impl Report {
+    /// Reads the JSON.
+    pub fn parse(json: &[u8]) -> Self {
+        serde_json::from_slice(json)
+            .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(json)))
+    }
+
+    /// The one event that there is.
+    pub fn event(&self) -> &Event {
+        assert_eq!(self.events.len(), 1, "events");
+        &self.events[0]
+    }
+
+    /// The only row of a name.
+    pub fn domain(&self, name: &str) -> &Domain {
+        let mut rows = self.event().domains.iter().filter(|domain| domain.name == name);
+        let row = rows.next().unwrap_or_else(|| panic!("no row of {name}"));
+        assert!(rows.next().is_none(), "two rows of {name}");
+        row
+    }
+
+    /// The rows of domains, without that of the hypervisor's own work.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.event().domains.iter().filter(|domain| domain.kind != "hypervisor")
+    }
+
+    /// Whether one of the notes has these words in it.
+    pub fn notes_say(&self, words: &str) -> bool {
+        self.notes.iter().any(|note| note.text.contains(words))
+    }
+}
+
+/// A domain's share of the samples of all domains, and of the CPU time that the hypervisor accounts to them.
+pub struct Shares<'a> {
+    /// Whose.
+    pub domain: &'a str,
+    /// Of the samples.
+    pub sampled: f64,
+    /// Of the time.
+    pub accounted: f64,
+}
+
+impl Report {
+    /// The shares of all domains.
+    pub fn shares(&self) -> Vec<Shares<'_>> {
+        let accounted = |domain: &Domain| domain.cpu_s.expect("a whole recording has accounts");
+        let all_weight: u64 = self.domains().map(|domain| domain.weight).sum();
+        let all_time: f64 = self.domains().map(accounted).sum();
+        let rows = self.domains().map(|row| Shares {
+            domain: &row.name,
+            sampled: row.weight as f64 / all_weight as f64,
+            accounted: accounted(row) / all_time,
+        });
+        rows.collect()
+    }
+}
