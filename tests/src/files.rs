@@ -90,8 +90,9 @@ fn copy(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
 }
 
 /// Compiles a C program as the lab does for the domains that it runs in, and gives its file.
-pub fn compiled(program: &Path) -> Result<PathBuf> {
-    compile(program, &[], &Cache::open()?)
+pub fn compiled(program: &Path, flags: &[&str]) -> Result<PathBuf> {
+    let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+    compile(program, &flags, &Cache::open()?)
 }
 
 /// Compiles a C program once for each source and set of flags.

@@ -1,4 +1,15 @@
-//! KVM on this machine, where it has any.
+//! Does the profiler tell the truth on KVM, and on hosts without guests?
+//!
+//! A file for each question; what they measure is printed in lines that begin with `figure:`. Nothing depends on how
+//! fast the machine is: what is compared is of one and the same run.
 #![forbid(unsafe_code)]
 
+// The questions.
+mod own_guest;
+mod own_machine;
+
+// What they are answered with.
+mod recorder;
 mod tiny_guest;
+
+use lab::evidence::{bootstrap, figures, observed, report};

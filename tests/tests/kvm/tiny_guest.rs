@@ -43,7 +43,7 @@ impl TinyGuest {
     /// Starts it for some seconds; `None`, and a line that tells why, where this machine can't run it.
     pub(crate) fn start(seconds: u32, rounds: Rounds) -> Option<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/tiny_guest.c");
-        let mut command = Command::new(lab::compiled(&source).unwrap());
+        let mut command = Command::new(lab::compiled(&source, &[]).unwrap());
         command.args([seconds.into(), rounds.user, rounds.kernel].map(|number: u64| number.to_string()));
         let mut program = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(program.stdout.take().unwrap());

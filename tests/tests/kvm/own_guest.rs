@@ -1,0 +1,67 @@
+//! A guest on this machine's own KVM, where it has one.
+
+use profile::{Mode, Space};
+
+use crate::{
+    figures,
+    recorder::Recorder,
+    tiny_guest::{Rounds, TinyGuest},
+};
+
+/// Of a vCPU's time, guest and host together.
+const SHARE_TOLERANCE: f64 = 0.02;
+
+#[test]
+#[ignore = "samples this machine: cargo xtask test"]
+fn a_guests_code_is_told_by_domain_and_mode() {
+    let Some(recorder) = Recorder::new() else { return };
+    let Some(guest) = TinyGuest::start(10, Rounds { user: 20_000_000, kernel: 10_000 }) else { return };
+    let output = recorder.record(&["-F", "1000", "--duration", "7"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let observed = recorder.observed();
+    observed.assert_balanced();
+    let tables = &observed.recorded.tables;
+    let domain =
+        tables.domains().find(|domain| domain.number == guest.process).expect("the guest was found").id;
+    let (mut outside, mut inside, mut by_mode) = (Vec::new(), 0, [0; 4]);
+    for sample in observed.samples_of(domain) {
+        by_mode[sample.mode as usize] += sample.weight;
+        let address = observed.frame(sample).address.raw();
+        let own = match observed.frame(sample).space {
+            Space::Kernel(owner) if owner == domain => guest.kernel_loop.contains(&address),
+            Space::User(owner, _) if owner == domain => guest.user_loop.contains(&address),
+            // The host's kernel and the monitor's process.
+            _ => {
+                assert!(matches!(sample.mode, Mode::Hypervisor | Mode::Backend), "{sample:?}");
+                continue;
+            }
+        };
+        inside += 1;
+        if !own {
+            outside.push(address);
+        }
+    }
+    let [hypervisor, kernel, user, backend] = by_mode.map(|weight| weight as f64 / 1e9);
+    let truth = guest.end();
+    figures::figure("samples in the guest's own code", inside);
+    figures::figure("of these, not in the loop of their mode", outside.len());
+    figures::figure(
+        "seconds as hypervisor, kernel, user, backend",
+        format_args!("{hypervisor:.2}, {kernel:.2}, {user:.2}, {backend:.2}"),
+    );
+    figures::figure("turns", truth.turns);
+    assert!(inside > 50, "{inside} samples");
+    // Changes of mode take a handful of instructions, at addresses of their own.
+    assert!(outside.len() as f64 <= 0.05 * f64::from(inside), "{outside:x?}");
+    let report = recorder.report();
+    for shares in report.shares() {
+        let off = (shares.sampled - shares.accounted).abs();
+        assert!(
+            off < SHARE_TOLERANCE,
+            "{}: {} sampled, {} accounted",
+            shares.domain,
+            shares.sampled,
+            shares.accounted
+        );
+    }
+}
