@@ -64,6 +64,7 @@ fn a_kvm_host_runs_its_guests_each_in_a_vmm() {
     for mounted in ["/sys/kernel/tracing", "/sys/kernel/debug", "/sys/fs/bpf", "/sys/fs/cgroup"] {
         assert!(host.contains(&format!(" on {mounted} ")), "{mounted} is not in\n{host}");
     }
+    assert!(host.contains("\nperf version 6.1"), "{host}");
     assert!(text(&out.join("console/host.log")).contains("Linux version 6.1"));
 
     let vmms = text(&out.join("steps/02-vmms.out"));

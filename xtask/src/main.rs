@@ -27,8 +27,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Profile a Xen host with three guests, and show what comes out.
+    /// Profile a host with guests under known loads, and show what comes out.
     Demo {
+        /// The host's hypervisor.
+        #[arg(long, value_enum, default_value_t = demo::Hypervisor::Xen)]
+        hypervisor: demo::Hypervisor,
         /// The folder for the pictures, the report and the recording [default: target/demo].
         #[arg(long)]
         out: Option<PathBuf>,
@@ -51,7 +54,7 @@ enum Lab {
         /// The folder for all that comes of it.
         #[arg(long)]
         out: PathBuf,
-        /// A program for dom0's /usr/bin, linked statically, instead of xenoscope as it is now.
+        /// A program for the /usr/bin of dom0 or of the KVM host, linked statically, instead of xenoscope as it is now.
         #[arg(long)]
         program: Option<PathBuf>,
         /// Keep the images that the machine booted from.
@@ -62,7 +65,7 @@ enum Lab {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Demo { out } => demo::run(out),
+        Command::Demo { hypervisor, out } => demo::run(hypervisor, out),
         Command::Test => test::run(),
         Command::Lab(Lab::Run { scenario, out, program, keep }) => {
             lab_run::run(&scenario, out, program, keep)
