@@ -29,10 +29,19 @@ impl Qemu {
         folder: &Path,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Qemu> {
+        Qemu::start_program(folder, &["qemu-system-x86_64"], arguments)
+    }
+
+    /// The same with another release's QEMU: its program, after what loads it and before what it is always told.
+    pub(crate) fn start_program<P: AsRef<OsStr>, S: AsRef<OsStr>>(
+        folder: &Path,
+        program: &[P],
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Qemu> {
         let log = File::create(folder.join("qemu.log"))?;
         // The only way without unsafe code to have the kernel end QEMU when this process is killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+        command.args(["--pdeathsig", "KILL", "--"]).args(program);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(["-accel", "tcg,thread=multi"]).args(arguments);
         // A group of its own: an interrupt from the terminal is for this process, which then ends QEMU.
