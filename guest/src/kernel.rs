@@ -17,6 +17,7 @@ use crate::{
     page_tables::PageTables,
     symbols::SymbolList,
     tasks::TaskLayout,
+    vdso::VdsoLayout,
 };
 
 /// Where Linux is linked to run unless it is moved (`CONFIG_PHYSICAL_START`, which distributions leave as it is).
@@ -45,6 +46,7 @@ pub(crate) struct Places {
     pub(crate) bpf_symbols: Option<GuestVirtual>,
     pub(crate) trampolines: Option<GuestVirtual>,
     pub(crate) special_mapping: Option<GuestVirtual>,
+    pub(crate) vdso: Option<GuestVirtual>,
     /// The first page's `struct page`, and where the first page of memory is mapped.
     pub(crate) page_array: GuestVirtual,
     pub(crate) direct_map: GuestVirtual,
@@ -59,6 +61,7 @@ pub(crate) struct Layouts {
     pub(crate) generated: GeneratedLayout,
     pub(crate) mappings: Result<MappingLayout, LayoutError>,
     pub(crate) page_cache: Result<PageCacheLayout, LayoutError>,
+    pub(crate) vdso: Result<VdsoLayout, LayoutError>,
 }
 
 impl Kernel {
@@ -108,6 +111,9 @@ impl Kernel {
             "bpf_kallsyms",
             "ftrace_ops_trampoline_list",
             "special_mapping_vmops",
+            "vdso_image_64",
+            // Its name since 6.15.
+            "vdso64_image",
             "vmemmap_base",
             "page_offset_base",
             "__start_BTF",
@@ -116,7 +122,18 @@ impl Kernel {
             "__stop_notes",
             "init_mm",
         ]);
-        let [text, banner_at, init_task, modules, bpf_symbols, trampolines, special_mapping, ..] = found;
+        let [
+            text,
+            banner_at,
+            init_task,
+            modules,
+            bpf_symbols,
+            trampolines,
+            special_mapping,
+            vdso,
+            newer_vdso,
+            ..,
+        ] = found;
         let [.., page_array, direct_map, btf_start, btf_end, notes_start, notes_end, init_mm] = found;
         let space = look.space(tables, "the kernel's own image");
         // Where they are no variables, memory is not moved at random, and they are these.
@@ -134,6 +151,7 @@ impl Kernel {
             bpf_symbols,
             trampolines,
             special_mapping,
+            vdso: vdso.or(newer_vdso),
             page_array: variable(page_array, 0xffff_ea00_0000_0000)?,
             direct_map: variable(direct_map, 0xffff_8880_0000_0000)?,
         };
@@ -234,6 +252,7 @@ impl Layouts {
             generated: GeneratedLayout::of(btf),
             mappings: MappingLayout::of(btf),
             page_cache: PageCacheLayout::of(btf),
+            vdso: VdsoLayout::of(btf),
         }
     }
 }

@@ -1,20 +1,18 @@
-//! A list of symbols, as compact as it is handed on.
+//! The list of a kernel's or a module's symbols.
 
 use profile::GuestVirtual;
+
+use crate::names::Named;
 
 /// The symbols of one owner, in the order of its own table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SymbolList {
-    rows: Vec<Row>,
-    /// All names in the order of `rows`, without separators.
-    text: String,
+    rows: Named<Row>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
     address: u64,
-    /// Where its name ends in [`SymbolList::text`]; it begins where that of the row before ends.
-    name_end: u32,
     kind: u8,
 }
 
@@ -32,17 +30,16 @@ pub struct Symbol<'a> {
 
 impl SymbolList {
     pub(crate) fn with_capacity(symbols: usize, text: usize) -> Self {
-        Self { rows: Vec::with_capacity(symbols), text: String::with_capacity(text) }
+        Self { rows: Named::with_capacity(symbols, text) }
     }
 
     /// What a list takes in memory.
     pub(crate) fn bytes(symbols: usize, text: usize) -> u64 {
-        (symbols * size_of::<Row>() + text) as u64
+        Named::<Row>::bytes(symbols, text)
     }
 
     pub(crate) fn push(&mut self, address: u64, kind: u8, name: &str) {
-        self.text.push_str(name);
-        self.rows.push(Row { address, name_end: self.text.len() as u32, kind });
+        self.rows.push(Row { address, kind }, name);
     }
 
     /// How many there are.
@@ -52,18 +49,17 @@ impl SymbolList {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
     }
 
     /// All of them.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Symbol<'_>> {
-        let mut start = 0;
-        self.rows.iter().map(move |row| {
-            let end = row.name_end as usize;
-            let name = self.text.get(start..end).unwrap_or_default();
-            start = end;
-            Symbol { address: GuestVirtual(row.address), kind: char::from(row.kind), name }
-        })
+        let symbol = |(row, name): (Row, _)| Symbol {
+            address: GuestVirtual(row.address),
+            kind: char::from(row.kind),
+            name,
+        };
+        self.rows.iter().map(symbol)
     }
 
     /// The addresses of the symbols with these names, found in one pass; of equal names the first counts.

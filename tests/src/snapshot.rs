@@ -77,8 +77,8 @@ pub struct Snapshot {
     /// A folder with what the guest wrote down: `kallsyms`, `modules`, `release`, `processes/PID/{maps,cgroup}`, and
     /// `processes/PID/task/TID` with the name of each thread.
     pub truth: PathBuf,
-    /// A folder with the files that processes run from, under the names that they have in the guest below `/disk` or
-    /// `/overlay`.
+    /// A folder with the files that processes run from, under the names that they have in the guest; what is there
+    /// below `/overlay` is the same as below `/disk`.
     pub files: PathBuf,
 }
 
@@ -165,7 +165,8 @@ fn build(guest: &PlainGuest, cache: &Cache, out: &Path) -> Result<()> {
     tree.file("/usr/bin/openssl", 0o755, fs::read(openssl)?);
     tree.file("/bin/sleep", 0o755, fs::read(sleep)?);
     disk::make_ext4(&tree, &out.join("disk"))?;
-    tree.write_folder(&out.join("files"))?;
+    root.write_folder(&out.join("files"))?;
+    tree.write_folder(&out.join("files/disk"))?;
     File::create(out.join("truth.tar"))?.set_len(TRUTH_BYTES)?;
     Ok(())
 }
