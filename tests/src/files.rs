@@ -58,6 +58,12 @@ impl TryFrom<Written> for FileEntry {
     }
 }
 
+/// A C program of the lab's own.
+pub(crate) fn compiled(program: &str, flags: &[&str], to: &str) -> FileEntry {
+    let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    FileEntry { source: Source::Compiled { program: program.into(), flags }, to: to.to_owned() }
+}
+
 /// Adds the files to a tree; their paths on this machine start from `folder`.
 pub(crate) fn add_to(tree: &mut Tree, entries: &[FileEntry], folder: &Path, cache: &Cache) -> Result<()> {
     for entry in entries {

@@ -1,0 +1,164 @@
+//! A copy of what a kernel has mapped of itself: where it is, and its constants to search in.
+
+use std::ops::Range;
+
+use memchr::memmem;
+use profile::GuestVirtual;
+
+use crate::{
+    error::{KernelError, ReadError},
+    look::Look,
+    page_tables::{Levels, PageTables, Run},
+};
+
+/// Where Linux maps its own image on x86-64, wherever KASLR puts it (Documentation/arch/x86/x86_64/mm.rst). One table of
+/// the second-lowest level covers it.
+pub(crate) const IMAGES: Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
+/// The largest kernels, with debugging aids built in, have some 100 MiB.
+const MAX_IMAGE: u64 = 256 << 20;
+/// What is read at once.
+const CHUNK: u64 = 64 << 10;
+const PAGE: u64 = 4096;
+const BANNER: &[u8] = b"Linux version ";
+const MAX_BANNER: usize = 512;
+const MAX_BANNERS: usize = 64;
+
+/// A part of the image that lies in one piece.
+pub(crate) struct Piece {
+    pub(crate) start: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A kernel's image, before anything of it is understood.
+pub(crate) struct KernelImage {
+    pub(crate) tables: PageTables,
+    runs: Vec<Run>,
+}
+
+impl KernelImage {
+    /// Finds the image by a CR3 of whatever context, under all that it can mean; the fullest first.
+    ///
+    /// The root may be that of a process under page-table isolation, which maps little of the kernel: its neighbour, the
+    /// one with bit 12 clear, then maps all of it. How many levels there are is not in CR3.
+    pub(crate) fn candidates(look: &Look<'_>, cr3: u64) -> Result<Vec<Self>, ReadError> {
+        let mut found: Vec<Self> = Vec::new();
+        for isolated in [true, false] {
+            for levels in [Levels::Four, Levels::Five] {
+                let cr3 = if isolated { cr3 & !(1 << 12) } else { cr3 };
+                let tables = PageTables::of_cr3(cr3, levels);
+                if found.iter().any(|other| other.tables == tables) {
+                    continue;
+                }
+                let image = Self { tables, runs: tables.mapped(look, IMAGES)? };
+                if (1..=MAX_IMAGE).contains(&image.mapped()) {
+                    found.push(image);
+                }
+            }
+        }
+        found.sort_by_key(|image| std::cmp::Reverse(image.mapped()));
+        Ok(found)
+    }
+
+    fn mapped(&self) -> u64 {
+        self.runs.iter().map(|run| run.range.end - run.range.start).sum()
+    }
+
+    /// Copies the constants: what may be neither written nor executed. That is where the kernel keeps the names of its
+    /// symbols, once it has booted so far as to protect them.
+    pub(crate) fn constants(&self, look: &Look<'_>) -> Result<Vec<Piece>, ReadError> {
+        let constant = self.runs.iter().filter(|run| !run.writable && !run.executable);
+        pieces(look, self.tables, constant.map(|run| run.range.clone()))
+    }
+
+    /// Copies all of it.
+    pub(crate) fn whole(&self, look: &Look<'_>) -> Result<Vec<Piece>, ReadError> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for run in &self.runs {
+            match ranges.last_mut() {
+                Some(last) if last.end == run.range.start => last.end = run.range.end,
+                _ => ranges.push(run.range.clone()),
+            }
+        }
+        pieces(look, self.tables, ranges.into_iter())
+    }
+}
+
+/// Copies ranges; where memory is missing, a range falls into two pieces.
+fn pieces(
+    look: &Look<'_>,
+    tables: PageTables,
+    ranges: impl Iterator<Item = Range<u64>>,
+) -> Result<Vec<Piece>, ReadError> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for range in ranges {
+        look.budget().memory(range.end - range.start)?;
+        let mut piece = Piece { start: range.start, bytes: Vec::new() };
+        let mut at = range.start;
+        while at < range.end {
+            // A chunk in which something is missing is read again page by page.
+            let length = CHUNK.min(range.end - at);
+            if append(look, tables, &mut piece.bytes, at, length)? {
+                at += length;
+                continue;
+            }
+            for page in (at..at + length).step_by(PAGE as usize) {
+                if !append(look, tables, &mut piece.bytes, page, PAGE)? {
+                    let rest = Piece { start: page + PAGE, bytes: Vec::new() };
+                    pieces.push(std::mem::replace(&mut piece, rest));
+                }
+            }
+            at += length;
+        }
+        pieces.push(piece);
+    }
+    pieces.retain(|piece| !piece.bytes.is_empty());
+    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.bytes.len()));
+    Ok(pieces)
+}
+
+/// Whether so many bytes were there to be appended.
+fn append(
+    look: &Look<'_>,
+    tables: PageTables,
+    bytes: &mut Vec<u8>,
+    at: u64,
+    length: u64,
+) -> Result<bool, ReadError> {
+    let before = bytes.len();
+    bytes.resize(before + length as usize, 0);
+    match look.read(tables, GuestVirtual(at), &mut bytes[before..]) {
+        Ok(()) => Ok(true),
+        Err(exhausted @ ReadError::Exhausted(_)) => Err(exhausted),
+        Err(_) => {
+            bytes.truncate(before);
+            Ok(false)
+        }
+    }
+}
+
+/// Where a kernel says what it is, and what it says there.
+pub(crate) struct Banner {
+    pub(crate) address: u64,
+    /// A line without its end: untrusted text.
+    pub(crate) text: String,
+}
+
+/// All that may be a kernel's banner: one that counts, and perhaps copies.
+pub(crate) fn banners(look: &Look<'_>, pieces: &[Piece]) -> Result<Vec<Banner>, KernelError> {
+    let mut found = Vec::new();
+    for piece in pieces {
+        look.budget().scan(piece.bytes.len() as u64)?;
+        for offset in memmem::find_iter(&piece.bytes, BANNER).take(MAX_BANNERS) {
+            let line = &piece.bytes[offset..];
+            let line = &line[..line.len().min(MAX_BANNER)];
+            let end = line.iter().position(|&byte| byte == b'\n' || byte == 0);
+            let line = &line[..end.unwrap_or(line.len())];
+            // The others are formats: `Linux version %s`.
+            if line.get(BANNER.len()).is_some_and(u8::is_ascii_digit) {
+                let text = String::from_utf8_lossy(line).into_owned();
+                found.push(Banner { address: piece.start + offset as u64, text });
+            }
+        }
+    }
+    if found.is_empty() { Err(KernelError::NoBanner) } else { Ok(found) }
+}

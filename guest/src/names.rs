@@ -1,0 +1,45 @@
+//! Rows with names, as compact as they are handed on: all names lie in one string.
+
+/// Rows, each with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named<T> {
+    /// Each with where its name ends in `text`; it begins where that of the row before ends.
+    rows: Vec<(T, u32)>,
+    text: String,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), text: String::new() }
+    }
+}
+
+impl<T: Copy> Named<T> {
+    pub(crate) fn with_capacity(rows: usize, text: usize) -> Self {
+        Self { rows: Vec::with_capacity(rows), text: String::with_capacity(text) }
+    }
+
+    /// What rows take in memory.
+    pub(crate) fn bytes(rows: usize, text: usize) -> u64 {
+        (rows * size_of::<(T, u32)>() + text) as u64
+    }
+
+    /// Adds a row; all text together is less than 4 GiB.
+    pub(crate) fn push(&mut self, row: T, name: &str) {
+        self.text.push_str(name);
+        self.rows.push((row, self.text.len() as u32));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (T, &str)> {
+        let mut start = 0;
+        self.rows.iter().map(move |&(row, end)| {
+            let name = self.text.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            (row, name)
+        })
+    }
+}

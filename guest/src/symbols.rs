@@ -1,0 +1,93 @@
+//! The list of a kernel's or a module's symbols.
+
+use profile::GuestVirtual;
+
+use crate::names::Named;
+
+/// The symbols of one owner, in the order of its own table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SymbolList {
+    rows: Named<Row>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    address: u64,
+    kind: u8,
+}
+
+/// A symbol of a [`SymbolList`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol<'a> {
+    /// Where it is.
+    pub address: GuestVirtual,
+    /// The letter that `nm` would print, as the guest's own `/proc/kallsyms` has it; for a module's symbols that file
+    /// has the capital letter where the symbol is exported, and this has the table's own.
+    pub kind: char,
+    /// Its name: untrusted text.
+    pub name: &'a str,
+}
+
+impl SymbolList {
+    pub(crate) fn with_capacity(symbols: usize, text: usize) -> Self {
+        Self { rows: Named::with_capacity(symbols, text) }
+    }
+
+    /// What a list takes in memory.
+    pub(crate) fn bytes(symbols: usize, text: usize) -> u64 {
+        Named::<Row>::bytes(symbols, text)
+    }
+
+    pub(crate) fn push(&mut self, address: u64, kind: u8, name: &str) {
+        self.rows.push(Row { address, kind }, name);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Symbol<'_>> {
+        let symbol = |(row, name): (Row, _)| Symbol {
+            address: GuestVirtual(row.address),
+            kind: char::from(row.kind),
+            name,
+        };
+        self.rows.iter().map(symbol)
+    }
+
+    /// The addresses of the symbols with these names, found in one pass; of equal names the first counts.
+    pub fn addresses<const N: usize>(&self, names: [&str; N]) -> [Option<GuestVirtual>; N] {
+        let mut found = [None; N];
+        for symbol in self.iter() {
+            for (place, name) in found.iter_mut().zip(names) {
+                if place.is_none() && symbol.name == name {
+                    *place = Some(symbol.address);
+                }
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_come_back_as_they_were_put_in() {
+        let mut list = SymbolList::with_capacity(3, 16);
+        list.push(3, b't', "three");
+        list.push(1, b'D', "");
+        list.push(2, b'T', "three");
+        let rows: Vec<_> = list.iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name)).collect();
+        assert_eq!(rows, [(3, 't', "three"), (1, 'D', ""), (2, 'T', "three")]);
+        assert_eq!(list.addresses(["three", "four"]), [Some(GuestVirtual(3)), None]);
+    }
+}

@@ -1,0 +1,62 @@
+//! The guests that are looked into: each is booted once, by whoever needs it first. With `XENOSCOPE_SNAPSHOTS=reuse`, what
+//! an earlier run has left is looked into again.
+
+use std::{env, fs::File, path::Path, sync::OnceLock};
+
+use guest::{Kernel, Limits, Look, MemoryImage};
+use lab::{PlainGuest, Snapshot, scenario::Release};
+
+use crate::truth::Truth;
+
+/// A guest that was stopped, and what it said of itself.
+pub(crate) struct Machine {
+    pub(crate) name: &'static str,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) truth: Truth,
+    pub(crate) memory: MemoryImage<File>,
+}
+
+/// Linux 5.10 with page-table isolation, 6.1 with page tables of five levels, and 6.12 with memory above 4 GiB.
+pub(crate) fn all() -> [&'static Machine; 3] {
+    static MACHINES: [OnceLock<Machine>; 3] = [const { OnceLock::new() }; 3];
+    let guest = |release, cpu, memory_mib, kernel_args| PlainGuest { release, cpu, memory_mib, kernel_args };
+    let guests = [
+        ("5.10", guest(Release::Bullseye, "qemu64", 512, "pti=on")),
+        ("6.1", guest(Release::Bookworm, "max", 512, "")),
+        ("6.12", guest(Release::Trixie, "max,la57=off", 4608, "pti=on")),
+    ];
+    let mut places = MACHINES.iter().zip(guests);
+    [(); 3].map(|()| {
+        let (place, (name, guest)) = places.next().expect("there are three");
+        place.get_or_init(|| Machine::boot(name, &guest))
+    })
+}
+
+impl Machine {
+    fn boot(name: &'static str, guest: &PlainGuest) -> Self {
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{name}"));
+        let reuse = env::var_os("XENOSCOPE_SNAPSHOTS").is_some_and(|value| value == "reuse");
+        let snapshot = if reuse { Snapshot::open(&out) } else { Snapshot::take(guest, &out) };
+        let snapshot = snapshot.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        let truth = Truth::read(&snapshot.truth);
+        let file = File::open(&snapshot.memory).unwrap();
+        let length = file.metadata().unwrap().len();
+        Self { name, snapshot, truth, memory: MemoryImage::of_pc(file, length) }
+    }
+
+    /// A look at its memory.
+    pub(crate) fn look(&self) -> Look<'_> {
+        Look::new(&self.memory, Limits::default())
+    }
+
+    /// Its kernel, found by the last sample that was taken.
+    pub(crate) fn kernel(&self, look: &Look<'_>) -> Kernel {
+        let sample = self.snapshot.registers.last().expect("samples were taken");
+        Kernel::find(look, sample.cr3).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// Prints what was measured.
+    pub(crate) fn figure(&self, what: &str, value: impl std::fmt::Display) {
+        println!("figure: {}: {what}: {value}", self.name);
+    }
+}

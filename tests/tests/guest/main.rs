@@ -1,0 +1,14 @@
+//! Does what is found in a guest's memory agree with what the guest says of itself? Boots real kernels of three Debian
+//! releases: `cargo xtask test` runs these.
+//!
+//! A file for each question; what they measure is printed in lines that begin with `figure:`.
+#![forbid(unsafe_code)]
+
+// The questions.
+mod files;
+mod kernels;
+mod processes;
+
+// What they are answered with.
+mod machines;
+mod truth;
