@@ -26,7 +26,8 @@ pub enum Loss {
     Nested = 1,
     /// The consumer's position lies outside of what it may be.
     Damaged = 2,
-    /// A counter overflowed and its interrupt was masked or swallowed by somebody else.
+    /// A counter overflowed and its interrupt was masked, swallowed by somebody else, or came while the counters were
+    /// being looked after.
     Masked = 3,
 }
 
@@ -79,8 +80,10 @@ pub struct Counts {
     pub late: AtomicU64,
     /// Nanoseconds that the CPU was awake while sampling.
     pub awake_ns: AtomicU64,
-    /// Nanoseconds that the shim itself has used.
+    /// Nanoseconds that samples have cost.
     pub own_ns: AtomicU64,
+    /// How far samples had to be apart for what they cost, in nanoseconds; 0 while that is not known or not bounded.
+    pub shortest_ns: AtomicU64,
     /// Samples lost, by [`Loss`].
     pub lost: [AtomicU64; LOSS_CAUSES],
 }

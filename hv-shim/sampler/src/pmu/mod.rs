@@ -11,12 +11,14 @@
 //! counted where and when, the same for every CPU; a [`Unit`] is one CPU's counters at work.
 
 mod amd;
+mod fixmap;
 mod intel;
 mod period;
 mod plan;
 mod trust;
 mod unit;
 
+pub use fixmap::fixmap_of;
 pub use plan::{Event, MAX_COUNTERS, Plan};
 pub use trust::{interrupts, spin, trust};
 pub use unit::{Due, Moment, Nmi, Silence, Unit};
@@ -106,6 +108,16 @@ impl Global {
 }
 
 impl Pmu {
+    /// A processor that has nothing.
+    const NONE: Self = Self {
+        general: Bank { selector: 0, counter: 0, stride: 0, count: 0 },
+        fixed: None,
+        global: None,
+        width: 48,
+        masks_lvtpc: false,
+        host_only: false,
+    };
+
     /// What this processor has; none where it has nothing that is known here.
     pub fn probe<R: Registers>(registers: &R) -> Option<Self> {
         let [highest, b, c, d] = registers.cpuid(0, 0);
@@ -185,17 +197,38 @@ impl Pmu {
         }
     }
 
-    /// Whether every register that will be used can be read: machines that are emulated lack some.
+    /// Whether every register that will be used can be read and written: machines that are emulated lack some. Leaves
+    /// them as they were; those of counters in use are not written.
     pub fn is_accessible<R: Registers>(&self, registers: &R) -> bool {
-        let pairs = self.all().all(|counter| {
-            let selector =
-                self.is_fixed(counter).map_or(self.selector_of(counter), |(fixed, _)| fixed.control);
-            [selector, self.counter_of(counter)].into_iter().all(|msr| registers.try_rdmsr(msr).is_some())
-        });
+        let keeps = |msr| registers.try_rdmsr(msr).is_some_and(|value| registers.try_wrmsr(msr, value));
+        let takes = |msr, value| {
+            let before = registers.try_rdmsr(msr);
+            before.is_some_and(|before| registers.try_wrmsr(msr, value) && registers.try_wrmsr(msr, before))
+        };
+        let control = self.fixed.is_none_or(|fixed| keeps(fixed.control));
         let global = self.global.is_none_or(|global| {
-            [global.control, global.status].into_iter().all(|msr| registers.try_rdmsr(msr).is_some())
+            keeps(global.control)
+                && registers.try_rdmsr(global.status).is_some()
+                && registers.try_wrmsr(global.clear, 0)
         });
-        pairs && global
+        control
+            && global
+            && self.all().all(|counter| {
+                let selector = self.selector_of(counter);
+                match self.is_fixed(counter) {
+                    Some(_) => keeps(self.counter_of(counter)),
+                    None => match registers.try_rdmsr(selector) {
+                        None => false,
+                        Some(value) if value & select::ENABLE != 0 => {
+                            registers.try_rdmsr(self.counter_of(counter)).is_some()
+                        }
+                        Some(_) => {
+                            takes(selector, select::USER | select::KERNEL | 0xc0)
+                                && keeps(self.counter_of(counter))
+                        }
+                    },
+                }
+            })
     }
 
     /// Starts a counter that has `left` events to go until it overflows. Under a global control it counts once

@@ -81,25 +81,40 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Shares the processor's counters out, but for those that are to be left alone.
+    /// A plan for nothing on a processor that has nothing.
+    pub const NONE: Self = Self {
+        pmu: Pmu::NONE,
+        events: [Event::NONE; MAX_EVENTS],
+        count: 0,
+        slices: 1,
+        slots: [[FREE; MAX_COUNTERS]; MAX_EVENTS],
+        assumed: false,
+    };
+
+    /// A plan for these events, but for counters that are to be left alone.
     pub fn new(pmu: Pmu, events: &[Event], leave: Counters, assumed: bool) -> Result<Self, Unusable> {
-        let mut plan = Self {
-            pmu,
-            events: [Event::NONE; MAX_EVENTS],
-            count: 0,
-            slices: 1,
-            slots: [[FREE; MAX_COUNTERS]; MAX_EVENTS],
-            assumed,
-        };
-        for (place, event) in plan.events.iter_mut().zip(events) {
-            *place = *event;
-            plan.count += 1;
-        }
+        let mut plan = Self::NONE;
+        plan.describe(pmu, assumed);
+        events.iter().for_each(|event| plan.add(event));
         plan.share_out(leave)?;
         Ok(plan)
     }
 
-    fn share_out(&mut self, leave: Counters) -> Result<(), Unusable> {
+    /// Says what there is. Plans are made in place: they are too large to be moved about in a hypervisor.
+    pub fn describe(&mut self, pmu: Pmu, assumed: bool) {
+        (self.pmu, self.assumed) = (pmu, assumed);
+    }
+
+    /// Adds an event; what is too many is left out.
+    pub fn add(&mut self, event: &Event) {
+        if let Some(place) = self.events.get_mut(usize::from(self.count)) {
+            *place = *event;
+            self.count += 1;
+        }
+    }
+
+    /// Shares the counters out.
+    pub fn share_out(&mut self, leave: Counters) -> Result<(), Unusable> {
         let is_free = |counter: u8| leave >> counter & 1 == 0;
         // Those that have a fixed counter are out of the others' way, in every slice.
         let mut waiting = 0u32;

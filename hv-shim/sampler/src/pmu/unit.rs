@@ -18,7 +18,7 @@ const LATE_NS: u64 = 100_000_000;
 /// How often the status is looked at again in one NMI.
 const ROUNDS: usize = 4;
 
-/// One CPU's counters.
+/// One CPU's counters. All zeros is a unit that is off, and not yet prepared.
 pub struct Unit {
     state: State,
     slice: u8,
@@ -32,9 +32,10 @@ pub struct Unit {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum State {
     /// The registers are as they were found.
-    Off,
+    Off = 0,
     Running,
     /// Ours, and still.
     Paused,
@@ -118,18 +119,31 @@ pub struct Silence {
 impl Unit {
     /// The counters of a CPU, not yet touched.
     pub fn new(plan: &Plan, seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let events = plan.events.map(|event| {
-            let period = Period::new(event.period, event.interval_ns);
-            let drawn = period.draw(&mut random);
-            // The first one begins anywhere in a period.
-            let left = random.below(drawn) + 1;
-            Counting { period, drawn, left, ran: 0, since: 0 }
-        });
         let none = [0; MAX_COUNTERS];
-        let saved = Saved { selectors: none, counters: none, global: 0, lvtpc: LVTPC_MASKED };
-        let slice = random.below(u64::from(plan.slices)) as u8;
-        Self { state: State::Off, slice, events, random, saved, seen: 0, late_until: 0 }
+        let mut unit = Self {
+            state: State::Off,
+            slice: 0,
+            events: [const { Counting { period: Period::new(0, 0), drawn: 0, left: 0, ran: 0, since: 0 } };
+                MAX_EVENTS],
+            random: Random::new(0),
+            saved: Saved { selectors: none, counters: none, global: 0, lvtpc: 0 },
+            seen: 0,
+            late_until: 0,
+        };
+        unit.prepare(plan, seed);
+        unit
+    }
+
+    /// Makes it ready to run, in place.
+    pub fn prepare(&mut self, plan: &Plan, seed: u64) {
+        self.random = Random::new(seed);
+        for (counting, event) in self.events.iter_mut().zip(&plan.events) {
+            counting.period = Period::new(event.period, event.interval_ns);
+            counting.drawn = counting.period.draw(&mut self.random);
+            // The first one begins anywhere in a period.
+            counting.left = self.random.below(counting.drawn) + 1;
+        }
+        self.slice = self.random.below(u64::from(plan.slices)) as u8;
     }
 
     /// Whether an overflow can come.
