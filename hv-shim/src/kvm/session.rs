@@ -520,6 +520,7 @@ impl Sampling for Session {
             filtered: 0,
             lost: BTreeMap::from_iter((books.lost > 0).then_some((LossCause::RingFull, books.lost))),
             quiet_ns: books.quiet_ns,
+            ..CpuAccount::default()
         }
     }
 
