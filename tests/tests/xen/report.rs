@@ -21,6 +21,12 @@ pub(crate) struct Note {
 /// What was sampled.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) source: String,
+    pub(crate) taken: Option<u64>,
+    pub(crate) foreign_nmis: Option<u64>,
+    pub(crate) rate_hz: f64,
+    pub(crate) overhead: Option<f64>,
     pub(crate) samples: u64,
     pub(crate) filtered: Option<u64>,
     pub(crate) lost: BTreeMap<String, u64>,
