@@ -14,6 +14,12 @@ pub(crate) struct Books {
     pub(crate) lost: BTreeMap<LossCause, u64>,
     pub(crate) idle_s: Option<f64>,
     pub(crate) quiet_s: Option<f64>,
+    pub(crate) masked_s: Option<f64>,
+    pub(crate) foreign_nmis: Option<u64>,
+    /// The part of the CPUs' time that samples cost, and how many were taken in a second of it; none where the shim
+    /// did not tell for how long the CPUs were awake.
+    pub(crate) overhead: Option<f64>,
+    pub(crate) taken_hz: Option<f64>,
     pub(crate) cpus: Vec<CpuReport>,
 }
 
@@ -23,6 +29,7 @@ impl Books {
         let sum = |count: fn(&CpuAccount) -> u64| {
             snapshot.cpus.iter().fold(0, |sum: u64, (_, account)| sum.saturating_add(count(account)))
         };
+        let awake = Some(sum(|account| account.awake_ns)).filter(|&ns| ns > 0).map(|ns| ns as f64);
         let mut lost = every_cause(&BTreeMap::new());
         for (cause, count) in snapshot.cpus.iter().flat_map(|(_, account)| &account.lost) {
             let sum = lost.entry(*cause).or_default();
@@ -34,6 +41,10 @@ impl Books {
             lost,
             idle_s: Some(seconds(snapshot.idle_ns)),
             quiet_s: Some(seconds(sum(|account| account.quiet_ns))),
+            masked_s: Some(seconds(sum(|account| account.masked_ns))),
+            foreign_nmis: Some(sum(|account| account.foreign)),
+            overhead: awake.map(|awake| sum(|account| account.own_ns) as f64 / awake),
+            taken_hz: awake.map(|awake| sum(|account| account.taken) as f64 * 1e9 / awake),
             cpus: snapshot.cpus.iter().map(|(cpu, account)| cpu_report(*cpu, account)).collect(),
         }
     }

@@ -60,7 +60,8 @@ pub struct EventReport {
     pub source: Source,
     /// What this way of sampling cannot see.
     pub bias: &'static str,
-    /// The rate asked for, per CPU.
+    /// The rate, per CPU: the one asked for, or, where it could not be kept or none was asked for, the one that came
+    /// of it.
     pub rate_hz: f64,
     /// Samples in the recording.
     pub samples: u64,
@@ -80,6 +81,12 @@ pub struct EventReport {
     pub taken: Option<u64>,
     /// CPU time in which nothing was due because the sampler was silent, of all CPUs.
     pub quiet_s: Option<f64>,
+    /// CPU time in which counters were silent because somebody else had masked or stopped them.
+    pub masked_s: Option<f64>,
+    /// NMIs that were not the shim's, and were passed on.
+    pub foreign_nmis: Option<u64>,
+    /// The part of the CPUs' busy time that taking samples cost; null where that was not measured.
+    pub overhead: Option<f64>,
     /// The books of every CPU.
     pub cpus: Vec<CpuReport>,
 }

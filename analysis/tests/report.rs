@@ -245,7 +245,7 @@ fn the_json_is_schema_1() {
         r#"{"schema":1,"duration_s":10.0,"#,
         r#""host":{"hypervisor":"Xen 4.17.7","build_id":null,"kernel":"6.1.0","hostname":"lab","cpus":1},"#,
         r#""events":[{"name":"cpu-clock","unit":"ns","source":"timer","bias":"BIAS","rate_hz":99.0,"samples":1,"#,
-        r#""weight":8,"idle_s":3.0,"filtered":0,"lost":{"ring-full":1,"nested":0,"ring-damaged":0,"unreadable":0},"#,
+        r#""weight":8,"idle_s":3.0,"filtered":0,"lost":{"ring-full":1,"nested":0,"ring-damaged":0,"unreadable":0,"masked":0},"#,
         r#""modes":{"hypervisor":0,"kernel":8,"user":0,"backend":0},"#,
         r#""domains":[{"id":2,"name":"d\u001bb","uuid":null,"kind":"hvm","samples":1,"weight":8,"share":1.0,"#,
         r#""modes":{"hypervisor":0,"kernel":8,"user":0,"backend":0},"named":{"kernel":1.0,"user":null},"#,
@@ -254,8 +254,8 @@ fn the_json_is_schema_1() {
         r#"{"id":null,"name":"hypervisor","uuid":null,"kind":"hypervisor","samples":0,"weight":0,"share":0.0,"#,
         r#""modes":{"hypervisor":0,"kernel":0,"user":0,"backend":0},"named":{"kernel":null,"user":null},"#,
         r#""complete_chains":{},"functions":[],"processes":[],"cpu_s":null}],"#,
-        r#""taken":2,"quiet_s":0.5,"cpus":[{"cpu":0,"taken":2,"written":1,"filtered":0,"#,
-        r#""lost":{"ring-full":1,"nested":0,"ring-damaged":0,"unreadable":0}}]}],"complete":true,"notes":[]}"#,
+        r#""taken":2,"quiet_s":0.5,"masked_s":0.0,"foreign_nmis":0,"overhead":null,"cpus":[{"cpu":0,"taken":2,"written":1,"filtered":0,"#,
+        r#""lost":{"ring-full":1,"nested":0,"ring-damaged":0,"unreadable":0,"masked":0}}]}],"complete":true,"notes":[]}"#,
     );
     assert_eq!(json, expected.replace("BIAS", profile::Source::Timer.bias()));
 }

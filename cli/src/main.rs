@@ -7,6 +7,7 @@
 mod doctor;
 mod domains;
 mod flamegraph;
+mod list;
 mod record;
 mod report;
 
@@ -31,6 +32,7 @@ enum Command {
     Report(report::Args),
     Flamegraph(flamegraph::Args),
     Domains(domains::Args),
+    List(list::Args),
     Doctor(doctor::Args),
 }
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args),
         Command::Flamegraph(args) => flamegraph::run(args),
         Command::Domains(args) => domains::run(args),
+        Command::List(args) => list::run(args),
         Command::Doctor(args) => doctor::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -19,7 +19,7 @@ use std::{
 use analysis::Visible;
 use anyhow::Context;
 use collector::{Filter, Options, Progress, Summary};
-use hv_shim::Request;
+use hv_shim::{PmuTrust, Request, events::EventSpec};
 use indicatif::ProgressBar;
 use profile::{Domain, recording::EndReason};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -38,6 +38,8 @@ use crate::DEFAULT_RECORDING;
 Examples:
   xenoscope record --duration 30                      the whole machine, for 30 seconds
   xenoscope record -F 99 --domain web -o web.xsr      one domain, until Ctrl-C
+  xenoscope record -e cache-misses:k,instructions -c 100000 --duration 10
+                                                      by performance counters, every 100,000 events
   xenoscope record -- xl create /etc/xen/web.cfg      for as long as a command runs
   xenoscope record --guest-kernel web=kallsyms.txt --guest-exe web=./server --duration 10
                                                       with names for one guest's kernel and program
@@ -45,9 +47,28 @@ Examples:
 Xen is sampled by a livepatch that is loaded for the recording and taken out at its end; KVM and plain Linux hosts by
 the kernel's perf events. Nothing is installed in any guest. With a command, its exit status is passed on.")]
 pub(crate) struct Args {
-    /// Samples per second and CPU
+    /// What to sample: names as `xenoscope list` shows them, or codes (cpu/event=0x76,umask=0x00/, r4c0), separated by
+    /// commas; behind a colon where: u (guests' processes), k (their kernels), h (the hypervisor). Without it, cycles
+    /// where there are counters, else time
+    #[arg(short = 'e', long = "event", value_name = "EVENTS")]
+    events: Vec<String>,
+
+    /// Samples per second and CPU, of each event
     #[arg(short = 'F', long = "freq", value_name = "HZ", default_value_t = 1000.0)]
     rate_hz: f64,
+
+    /// Instead of a rate: sample an event each time that it has happened so often
+    #[arg(short = 'c', long = "count", value_name = "PERIOD", conflicts_with = "rate_hz")]
+    period: Option<u64>,
+
+    /// The percentage of each CPU's time that samples may cost; the rate comes down to it, and the recording says so.
+    /// 0 is no bound
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percentage)]
+    max_overhead: f64,
+
+    /// Whether performance counters are used once they have proved themselves, without that (in a laboratory), or not
+    #[arg(long, value_name = "TRUST", default_value = "auto")]
+    pmu_trust: Trust,
 
     /// Record this domain only; may be given more than once
     #[arg(short, long = "domain", value_name = "NAME|ID|all")]
@@ -83,6 +104,24 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+/// Whether performance counters are believed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Trust {
+    /// Once they have proved themselves
+    Auto,
+    /// Without evidence: for laboratories
+    Assume,
+    /// Never: the timer samples
+    Never,
+}
+
+fn percentage(text: &str) -> Result<f64, String> {
+    let percent: Option<f64> = text.trim_end_matches('%').parse().ok();
+    percent
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "not a percentage from 0 to 100".into())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
@@ -101,11 +140,11 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let options = options(&args)?;
     let mut hypervisor = hv_shim::detect()?;
     // All that can be wrong with what the user gave, before the machine is touched.
     let images = Images::load(&args.kernels, &args.executables, &*hypervisor)?;
     let output = Output::open(&args.output)?;
-    let options = options(&args);
     let mut session = Session {
         deadline: None,
         duration: args.duration,
@@ -129,16 +168,33 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn options(args: &Args) -> Options {
+fn options(args: &Args) -> anyhow::Result<Options> {
     let all = args.domains.is_empty() || args.domains.iter().any(|name| name == "all");
     let kernel_file = |name| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
     let mut options = BTreeMap::from([("freq".to_owned(), args.rate_hz.to_string())]);
     if !all {
         options.insert("domain".into(), args.domains.join(","));
     }
-    Options {
+    if !args.events.is_empty() {
+        options.insert("event".into(), args.events.join(","));
+    }
+    if let Some(period) = args.period {
+        options.insert("count".into(), period.to_string());
+    }
+    options.insert("max-overhead".into(), args.max_overhead.to_string());
+    let events =
+        if args.events.is_empty() { Vec::new() } else { EventSpec::parse_list(&args.events.join(","))? };
+    Ok(Options {
         request: Request {
             rate_hz: args.rate_hz,
+            period: args.period,
+            events,
+            max_overhead: (args.max_overhead > 0.0).then_some(args.max_overhead / 100.0),
+            pmu_trust: match args.pmu_trust {
+                Trust::Auto => PmuTrust::Auto,
+                Trust::Assume => PmuTrust::Assume,
+                Trust::Never => PmuTrust::Never,
+            },
             ring_bytes: args.ring_size,
             may_narrow: !args.all_cpus && !args.command.is_empty(),
         },
@@ -148,7 +204,7 @@ fn options(args: &Args) -> Options {
         hostname: kernel_file("hostname").trim().to_owned(),
         command: (!args.command.is_empty()).then(|| args.command.clone()),
         options,
-    }
+    })
 }
 
 /// A flag that the usual signals set.

@@ -92,7 +92,7 @@ fn folder() -> TempDir {
         written: 10,
         filtered: 1_000,
         lost: BTreeMap::from([(LossCause::RingFull, 2)]),
-        quiet_ns: 0,
+        ..CpuAccount::default()
     };
     writer.snapshot(Snapshot {
         time: Time(2 * SECOND),

@@ -40,6 +40,9 @@ fn report(domains: &[&str]) -> Report {
         domains: domains.iter().map(|name| row(name)).collect(),
         taken: Some(1_007),
         quiet_s: None,
+        masked_s: Some(0.0),
+        foreign_nmis: Some(0),
+        overhead: None,
         cpus: Vec::new(),
     };
     let host = HostReport {

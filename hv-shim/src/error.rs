@@ -72,6 +72,9 @@ pub enum ShimError {
         /// What does not.
         what: String,
     },
+    /// Events that can't be sampled.
+    #[error(transparent)]
+    Event(#[from] crate::events::EventError),
     /// A request that can't be served.
     #[error("{0}")]
     Request(String),

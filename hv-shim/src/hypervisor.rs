@@ -4,7 +4,10 @@ use std::{fs::File, sync::Arc, time::Duration};
 
 use profile::{CpuAccount, DomainKind, Event, HypervisorVirtual, PhysCpu, Time, Uuid};
 
-use crate::{MappedFile, ProcessKey, ProcessState, Record, ShimError};
+use crate::{
+    MappedFile, ProcessKey, ProcessState, Record, ShimError,
+    events::{Counted, EventSpec},
+};
 
 /// A hypervisor, from its control domain.
 pub trait Hypervisor: Send {
@@ -22,6 +25,9 @@ pub trait Hypervisor: Send {
 
     /// The list of symbols of the kernel that this program runs on, in the format of `/proc/kallsyms`.
     fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError>;
+
+    /// The events that have a name, with this host's code for each; none for what it lacks.
+    fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError>;
 
     /// Begins to sample every CPU. What an earlier, dead collector left behind is removed first.
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError>;
@@ -73,11 +79,31 @@ pub struct HypervisorSymbol {
 pub struct Request {
     /// Samples per second and CPU.
     pub rate_hz: f64,
+    /// Instead of a rate: after how many of its units an event is sampled.
+    pub period: Option<u64>,
+    /// The events; empty for what serves best: cycles where there are counters, time where not.
+    pub events: Vec<EventSpec>,
+    /// The part of each CPU's time that samples may cost; the rate comes down to it. None for no bound.
+    pub max_overhead: Option<f64>,
+    /// Whether counters have to prove themselves.
+    pub pmu_trust: PmuTrust,
     /// Bytes of ring per CPU, rounded up to what there is; without, what holds some seconds' samples.
     pub ring_bytes: Option<u64>,
     /// Whether it will do to sample what the calling thread executes from now on and whatever that starts, where this
     /// user may not sample the machine. Linux hosts only.
     pub may_narrow: bool,
+}
+
+/// Whether performance counters are believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PmuTrust {
+    /// If they count, overflow and interrupt when they are tried out.
+    #[default]
+    Auto,
+    /// Without evidence: for machines that have none, and whose interrupts are injected from outside.
+    Assume,
+    /// Not at all.
+    Never,
 }
 
 /// A session of sampling, the shim being in place. Dropping it takes the shim out again.

@@ -7,6 +7,7 @@
 //! No type of one hypervisor leaves this crate.
 
 mod error;
+pub mod events;
 mod hypervisor;
 mod kvm;
 mod own_kernel;
@@ -15,7 +16,8 @@ mod xen;
 
 pub use error::ShimError;
 pub use hypervisor::{
-    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Outcome, Request, Sampling, Stopped, Watermark,
+    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Outcome, PmuTrust, Request, Sampling, Stopped,
+    Watermark,
 };
 pub use taken::{Change, MappedFile, Mapping, Owner, ProcessKey, ProcessState, Record, Taken};
 

@@ -18,11 +18,15 @@ pub enum LossCause {
     RingDamaged,
     /// A record that the collector could not read.
     Unreadable,
+    /// A counter's interrupt was masked or swallowed by somebody else, or came while the counters were being looked
+    /// after.
+    Masked,
 }
 
 impl LossCause {
     /// All causes.
-    pub const ALL: [Self; 4] = [Self::RingFull, Self::Nested, Self::RingDamaged, Self::Unreadable];
+    pub const ALL: [Self; 5] =
+        [Self::RingFull, Self::Nested, Self::RingDamaged, Self::Unreadable, Self::Masked];
 
     /// The word used in reports.
     pub fn as_str(self) -> &'static str {
@@ -31,6 +35,7 @@ impl LossCause {
             Self::Nested => "nested",
             Self::RingDamaged => "ring-damaged",
             Self::Unreadable => "unreadable",
+            Self::Masked => "masked",
         }
     }
 }
@@ -55,6 +60,16 @@ pub struct CpuAccount {
     /// Nanoseconds in which nothing was due because the sampler was silent: no collector renewed the shim's lease, or
     /// the host's kernel throttled.
     pub quiet_ns: u64,
+    /// Nanoseconds in which counters were silent, because somebody else had masked or stopped them.
+    pub masked_ns: u64,
+    /// NMIs that were not the shim's, and were passed on.
+    pub foreign: u64,
+    /// NMIs of the shim's own that had nothing left to show.
+    pub late: u64,
+    /// Nanoseconds that the CPU was awake while it was sampled; 0 where that is not known.
+    pub awake_ns: u64,
+    /// Nanoseconds of them that samples cost.
+    pub own_ns: u64,
 }
 
 impl CpuAccount {

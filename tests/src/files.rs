@@ -59,7 +59,7 @@ impl TryFrom<Written> for FileEntry {
 }
 
 /// A C program of the lab's own.
-pub(crate) fn compiled(program: &str, flags: &[&str], to: &str) -> FileEntry {
+pub(crate) fn program_entry(program: &str, flags: &[&str], to: &str) -> FileEntry {
     let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     FileEntry { source: Source::Compiled { program: program.into(), flags }, to: to.to_owned() }
 }

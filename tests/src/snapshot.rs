@@ -150,8 +150,8 @@ fn build(guest: &PlainGuest, cache: &Cache, out: &Path) -> Result<()> {
     kernel.add_modules(&mut root, &["virtio_pci", "virtio_blk", "ext4", "overlay"])?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
     let compiled = [
-        files::compiled("hot.c", &["-DNAME=alpha"], "/bin/hot"),
-        files::compiled("crowd.c", &[], "/bin/crowd"),
+        files::program_entry("hot.c", &["-DNAME=alpha"], "/bin/hot"),
+        files::program_entry("crowd.c", &[], "/bin/crowd"),
     ];
     files::add_to(&mut root, &compiled, &sources, cache)?;
     fs::write(out.join("initrd"), root.to_cpio())?;

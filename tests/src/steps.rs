@@ -26,6 +26,8 @@ pub struct Outcome {
     pub boot_s: f64,
     /// The steps that were begun.
     pub steps: Vec<StepOutcome>,
+    /// How many non-maskable interrupts were injected.
+    pub injected: u64,
 }
 
 /// What came of a step.
@@ -102,6 +104,7 @@ pub(crate) fn run(
         let last = scenario.nmi_steps().is_some_and(|(_, to)| to == index);
         if let Some(injector) = injector.take_if(|_| last) {
             let injected = injector.stop()?;
+            outcome.injected = injected.count;
             let seconds = injected.duration.as_secs_f64();
             say(format_args!("{} interrupts injected in {seconds:.1} s", injected.count));
         }

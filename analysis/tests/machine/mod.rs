@@ -133,7 +133,7 @@ pub(crate) fn aggregate(bytes: &[u8]) -> Aggregate {
 
 pub(crate) fn account(taken: u64, written: u64, filtered: u64, ring_full: u64) -> CpuAccount {
     let lost = BTreeMap::from([(LossCause::RingFull, ring_full)]);
-    CpuAccount { taken, written, filtered, lost, quiet_ns: SECOND / 2 }
+    CpuAccount { taken, written, filtered, lost, quiet_ns: SECOND / 2, ..CpuAccount::default() }
 }
 
 /// Nine samples of 200 ns: 140 for `web` in two boots, 40 for dom0, 20 for nobody; `db` slept.

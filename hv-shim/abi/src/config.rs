@@ -1,5 +1,7 @@
 //! What dom0's side writes into the payload before it is loaded.
 
+use crate::pmu::{EventConfig, MAX_EVENTS};
+
 /// The name of the payload's symbol that stands before its [`Config`].
 pub const SYMBOL: &str = "xenoscope_config";
 
@@ -9,12 +11,22 @@ pub const SYMBOL: &str = "xenoscope_config";
 pub struct Config {
     /// [`crate::VERSION`].
     pub version: u64,
-    /// The mean sampling period in nanoseconds.
+    /// The mean sampling period of the timer in nanoseconds.
     pub period_ns: u64,
+    /// In which modes the timer's samples are wanted: [`crate::pmu::MODES`].
+    pub modes: u64,
     /// For how long a renewal of the lease holds, in nanoseconds.
     pub lease_ns: u64,
     /// Data pages of each ring: a power of two.
     pub ring_pages: u64,
+    /// How many millionths of a CPU's time samples may cost; 0 is no bound.
+    pub overhead_millionths: u64,
+    /// [`crate::pmu::TRUST_AUTO`] or [`crate::pmu::TRUST_ASSUME`].
+    pub trust: u64,
+    /// How many events the counters are to sample; with none the timer does.
+    pub events: u64,
+    /// They.
+    pub event: [EventConfig; MAX_EVENTS],
     /// Symbols that not every Xen has.
     pub optional: OptionalSymbols,
 }
@@ -36,6 +48,18 @@ pub struct OptionalSymbols {
     pub svm_stgi_label: u64,
     /// The code that Intel's guests exit to.
     pub vmx_asm_vmexit_handler: u64,
+    /// `vpmu_mode`: whether guests are lent the counters.
+    pub vpmu_mode: u64,
+    /// `nmi_watchdog`: what Xen's watchdog uses.
+    pub nmi_watchdog: u64,
+    /// `xenoprof_state`: whether a session of xenoprof is active; gone in 4.22.
+    pub xenoprof_state: u64,
+    /// `l1_fixmap`: the page table of the range in which the local APIC's registers are mapped.
+    pub l1_fixmap: u64,
+    /// `set_nmi_callback`, which is called by name: 0 says that there is none.
+    pub set_nmi_callback: u64,
+    /// `on_selected_cpus`, likewise.
+    pub on_selected_cpus: u64,
 }
 
 impl Config {
@@ -43,19 +67,38 @@ impl Config {
     pub const WORDS: usize = size_of::<Self>() / 8;
 
     /// The words, in the order of the fields.
-    pub const fn words(&self) -> [u64; Self::WORDS] {
+    pub fn words(&self) -> [u64; Self::WORDS] {
         let optional = &self.optional;
-        [
+        let before = [
             self.version,
             self.period_ns,
+            self.modes,
             self.lease_ns,
             self.ring_pages,
+            self.overhead_millionths,
+            self.trust,
+            self.events,
+        ];
+        let events = self.event.iter().flat_map(|event| {
+            let &EventConfig { selector, period, interval_ns, modes } = event;
+            [selector, period, interval_ns, modes]
+        });
+        let after = [
             optional.pfn_pdx_hole_shift,
             optional.pfn_pdx_bottom_mask,
             optional.pfn_top_mask,
             optional.svm_asm_do_resume,
             optional.svm_stgi_label,
             optional.vmx_asm_vmexit_handler,
-        ]
+            optional.vpmu_mode,
+            optional.nmi_watchdog,
+            optional.xenoprof_state,
+            optional.l1_fixmap,
+            optional.set_nmi_callback,
+            optional.on_selected_cpus,
+        ];
+        let mut words = [0; Self::WORDS];
+        words.iter_mut().zip(before.into_iter().chain(events).chain(after)).for_each(|(to, word)| *to = word);
+        words
     }
 }

@@ -41,6 +41,11 @@ pub struct ControlPage {
     pub started: AtomicU64,
     /// How the mode of paravirtualized vCPUs is told: [`PV_MODE_BY_FLAG`] or [`PV_MODE_BY_ADDRESS`].
     pub pv_mode: AtomicU64,
+    /// Why the counters don't serve ([`crate::pmu::Unusable`]); 0 where they do.
+    pub pmu: AtomicU64,
+    /// Where they do: how many slices counting goes round in, in the lowest byte, then, a byte each, in how many of
+    /// them each event is.
+    pub slices: [AtomicU64; 2],
 }
 
 /// Times are nanoseconds of Xen's system time: since it booted, the same on every CPU.

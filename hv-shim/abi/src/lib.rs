@@ -13,6 +13,7 @@
 
 pub mod config;
 pub mod control;
+pub mod pmu;
 pub mod record;
 pub mod ring;
 mod sync;

@@ -54,6 +54,9 @@ pub enum Guest {
 /// The source of a sample: the local APIC timer.
 pub const SOURCE_TIMER: u8 = 1;
 
+/// The source of a sample: a performance counter's overflow, by NMI.
+pub const SOURCE_PMU: u8 = 2;
+
 /// A sample as it crosses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {

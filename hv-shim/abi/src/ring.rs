@@ -26,6 +26,9 @@ pub enum Loss {
     Nested = 1,
     /// The consumer's position lies outside of what it may be.
     Damaged = 2,
+    /// A counter overflowed and its interrupt was masked, swallowed by somebody else, or came while the counters were
+    /// being looked after.
+    Masked = 3,
 }
 
 /// How many loss counters a header has room for.
@@ -69,6 +72,18 @@ pub struct Counts {
     pub filtered: AtomicU64,
     /// Nanoseconds in which no sample was due because the lease had run out.
     pub quiet_ns: AtomicU64,
+    /// Nanoseconds in which counters were silent, because somebody else had masked or stopped them.
+    pub masked_ns: AtomicU64,
+    /// NMIs that were not ours, and were passed on.
+    pub foreign: AtomicU64,
+    /// NMIs of ours that found nothing more to do: their counters had been looked at before.
+    pub late: AtomicU64,
+    /// Nanoseconds that the CPU was awake while sampling.
+    pub awake_ns: AtomicU64,
+    /// Nanoseconds that samples have cost.
+    pub own_ns: AtomicU64,
+    /// How far samples had to be apart for what they cost, in nanoseconds; 0 while that is not known or not bounded.
+    pub shortest_ns: AtomicU64,
     /// Samples lost, by [`Loss`].
     pub lost: [AtomicU64; LOSS_CAUSES],
 }
@@ -138,8 +153,8 @@ impl Producer {
         Self { mask: (size - 1) as u64, busy: Private::new(0), head: Private::new(0) }
     }
 
-    /// Takes the next sequence number. Every sample begins here, and ends with exactly one of [`Self::write`] and
-    /// [`Self::lose`].
+    /// Takes the next sequence number. Every sample begins here, and ends with exactly one of [`Self::write`],
+    /// [`Self::filter`] and [`Self::lose`].
     ///
     /// A sampling interrupt that arrives while one is at work on this CPU gets `None` and is counted.
     #[inline]
@@ -201,6 +216,13 @@ impl Producer {
             position += run.len() as u64;
             rest = rest.get(run.len()..).unwrap_or(&[]);
         }
+    }
+
+    /// Ends a sample that was begun and is not wanted.
+    #[inline]
+    pub fn filter(&self, header: &RingHeader) {
+        count_one(&header.counts.0.filtered);
+        self.end();
     }
 
     /// Ends a sample that was begun and can't be written.

@@ -8,11 +8,14 @@
 //! Everything here runs and is tested on the host too; nothing allocates, locks or panics.
 #![no_std]
 
+mod budget;
 pub mod interrupted;
+pub mod pmu;
 pub mod probe;
 mod random;
 mod schedule;
 
+pub use budget::Budget;
 pub use schedule::{Schedule, Verdict};
 
 /// What the core needs of the machine that it runs on.

@@ -17,6 +17,8 @@ const LONGEST_DELAY_NS: u64 = 1_000_000_000;
 /// One CPU's due times, and the lease on which they depend.
 pub struct Schedule {
     mean: u64,
+    /// What the mean is to be once the period that runs has ended.
+    next_mean: u64,
     random: Random,
     state: State,
     due: u64,
@@ -73,6 +75,7 @@ impl Schedule {
     pub const fn new(mean_ns: u64, lease_ns: u64, seed: u64) -> Self {
         Self {
             mean: mean_ns,
+            next_mean: mean_ns,
             random: Random::new(seed),
             state: State::Off,
             due: 0,
@@ -100,6 +103,16 @@ impl Schedule {
     /// When the timer has to fire; none while there is nothing to sample.
     pub fn due(&self) -> Option<u64> {
         (self.state == State::Awake).then_some(self.due)
+    }
+
+    /// Whether the lease has run out, or dom0 wants quiet.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.state, State::Quiet { .. } | State::Off)
+    }
+
+    /// The mean period from the next one on.
+    pub fn set_mean(&mut self, mean_ns: u64) {
+        self.next_mean = mean_ns;
     }
 
     /// Nanoseconds spent without a lease, up to the last time that it came back.
@@ -151,9 +164,12 @@ impl Schedule {
 
     /// Moves `due` past `now` and returns what the due times passed stand for.
     fn pass(&mut self, now: u64) -> u64 {
+        // The period that has ended stands for the mean that it was drawn from.
+        let first = self.mean;
+        self.mean = self.next_mean;
         if now - self.due > LONGEST_DELAY_NS {
             self.due = now + self.residual();
-            return self.mean;
+            return first;
         }
         let mut passed = 0;
         while self.due <= now && passed < PERIODS_TO_STEP {
@@ -164,7 +180,7 @@ impl Schedule {
             passed += (now - self.due) / self.mean + 1;
             self.due = now + self.residual();
         }
-        passed * self.mean
+        first + (passed - 1) * self.mean
     }
 
     /// A period: even over 0.8 to 1.2 of the mean.
@@ -272,6 +288,19 @@ mod tests {
         let next = schedule.due().unwrap();
         let seen = weight(schedule.interrupt(next + 500 * MEAN, 2, false));
         assert!(seen.abs_diff(501 * MEAN) < 10 * MEAN, "{seen}");
+    }
+
+    /// Samples stand for the periods that they were drawn from, so that time is neither lost nor found.
+    #[test]
+    fn a_new_mean_begins_with_the_next_period() {
+        let mut schedule = started(5);
+        let (mut seen, mut now) = (0, 0);
+        for round in 0..20_000 {
+            schedule.set_mean(if round / 100 % 2 == 0 { MEAN } else { 5 * MEAN });
+            now = schedule.due().unwrap();
+            seen += weight(schedule.interrupt(now, now, false));
+        }
+        assert!((seen as f64 / now as f64 - 1.0).abs() < 0.002, "{seen} of {now}");
     }
 
     #[test]

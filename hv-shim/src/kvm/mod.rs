@@ -22,7 +22,8 @@ use std::{fs, path::Path, sync::Arc};
 pub(crate) use self::doctor::doctor;
 use self::{domains::Domains, idle::IdleCode, vcpus::Vcpus};
 use crate::{
-    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, own_kernel::OwnKernel,
+    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, events::Counted,
+    own_kernel::OwnKernel,
 };
 
 /// The host's number among the domains: no virtual machine monitor has this process id.
@@ -72,6 +73,14 @@ impl Hypervisor for Kvm {
 
     fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError> {
         self.own_kernel.symbols()
+    }
+
+    fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError> {
+        let code = |counted| match counted {
+            Counted::Cycles | Counted::CpuClock => Some("perf".to_owned()),
+            _ => None,
+        };
+        Ok(Counted::named().map(|counted| (counted, code(counted))).collect())
     }
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {

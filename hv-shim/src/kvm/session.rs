@@ -23,8 +23,9 @@ use super::{
     vcpus::{Known, Vcpus},
 };
 use crate::{
-    HypervisorSymbol, MappedFile, Owner, ProcessKey, ProcessState, Record, Request, Sampling, ShimError,
-    Stopped, Taken, Watermark,
+    HypervisorSymbol, MappedFile, Owner, PmuTrust, ProcessKey, ProcessState, Record, Request, Sampling,
+    ShimError, Stopped, Taken, Watermark,
+    events::{Counted, Modes},
 };
 
 /// The kernel's limit on rates, which it lowers by itself where samples take long.
@@ -106,11 +107,12 @@ struct Books {
 /// Begins to sample.
 pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> Result<Session, ShimError> {
     check_rate(request.rate_hz)?;
+    let by_clock = is_by_clock(request)?;
     raise_file_limit();
     let mut notes = Vec::new();
     let online = cpus::online()?;
     let first = *online.first().ok_or_else(|| ShimError::Request("this machine has no CPU online".into()))?;
-    let (setting, counter) = choose(request, first, &mut notes)?;
+    let (setting, counter) = choose(request, by_clock, first, &mut notes)?;
     let ring_bytes = request.ring_bytes.map_or_else(
         || {
             ((request.rate_hz * BUFFERED_S * SAMPLE_BYTES) as usize)
@@ -162,6 +164,25 @@ fn check_rate(rate_hz: f64) -> Result<(), ShimError> {
     )))
 }
 
+/// Whether time is to be sampled, not cycles. What this host's perf events could sample besides is not served yet.
+fn is_by_clock(request: &Request) -> Result<bool, ShimError> {
+    let unserved = |what: &str| {
+        Err(ShimError::Request(format!(
+            "{what} can't be sampled on Linux hosts: cycles and cpu-clock can, at a rate (-F)"
+        )))
+    };
+    if request.period.is_some() {
+        return unserved("a period");
+    }
+    match request.events.as_slice() {
+        [] => Ok(request.pmu_trust == PmuTrust::Never),
+        [spec] if spec.modes != Modes::ALL => unserved(&spec.name),
+        [spec] if spec.counted == Counted::Cycles => Ok(request.pmu_trust == PmuTrust::Never),
+        [spec] if spec.counted == Counted::CpuClock => Ok(true),
+        [spec, ..] => unserved(&spec.name),
+    }
+}
+
 /// Each CPU takes two descriptors; the usual soft limit is for programs that do not.
 fn raise_file_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -175,7 +196,12 @@ fn raise_file_limit() {
 }
 
 /// Finds out what may be sampled, and by what, on one CPU for all.
-fn choose(request: &Request, cpu: u32, notes: &mut Vec<String>) -> Result<(Setting, Counter), ShimError> {
+fn choose(
+    request: &Request,
+    by_clock: bool,
+    cpu: u32,
+    notes: &mut Vec<String>,
+) -> Result<(Setting, Counter), ShimError> {
     let mut setting = Setting { scope: Scope::Machine, kernel: true };
     let cycles =
         |setting: Setting| setting.sampler(cpu, Counter::Cycles, Pace::Hertz(hertz(request.rate_hz)));
@@ -191,6 +217,7 @@ fn choose(request: &Request, cpu: u32, notes: &mut Vec<String>) -> Result<(Setti
         }
     }
     let why = match tried {
+        Ok(_) if by_clock => "that was asked for".to_owned(),
         Ok(_) if perf::counts_cycles() => return Ok((setting, Counter::Cycles)),
         Ok(_) => "its counters do not count".to_owned(),
         Err(error) if is_refused(&error) => {
@@ -520,6 +547,7 @@ impl Sampling for Session {
             filtered: 0,
             lost: BTreeMap::from_iter((books.lost > 0).then_some((LossCause::RingFull, books.lost))),
             quiet_ns: books.quiet_ns,
+            ..CpuAccount::default()
         }
     }
 

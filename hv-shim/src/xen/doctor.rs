@@ -1,7 +1,7 @@
 //! What this host allows, looked at one by one.
 
-use super::{TYPE, hypercalls::Hypercalls, livepatch, privcmd::Privcmd, session};
-use crate::{Check, Outcome, ShimError};
+use super::{TYPE, hypercalls::Hypercalls, livepatch, privcmd::Privcmd, processor::Processor, session};
+use crate::{Check, Outcome, ShimError, events::Counted};
 
 /// Looks from the outside in, and stops where nothing behind can be seen.
 pub(crate) fn doctor() -> Vec<Check> {
@@ -46,8 +46,43 @@ pub(crate) fn doctor() -> Vec<Check> {
             fail("livepatch", &error, "use a Xen built with CONFIG_LIVEPATCH, as distributions' are")
         }
     });
+    checks.push(counters(&xen));
     checks
 }
+
+/// What Xen's command line gives to others stands in the way; what the counters are worth shows when they are used.
+fn counters(xen: &Hypercalls) -> Check {
+    let name = "counters";
+    let asked = xen.cpuid().and_then(|leaves| Ok((Processor::of(&leaves), xen.command_line()?)));
+    let (processor, options) = match asked {
+        Ok(found) => found,
+        Err(error) => {
+            let found = format!("what processor this is can't be asked: {error}");
+            return Check { name, outcome: Outcome::Warn, found, advice: Some(TIMER_SERVES.into()) };
+        }
+    };
+    let events = Counted::named().filter(|&event| processor.selector(event).is_some()).count();
+    let found = format!("{processor}: codes for {events} events");
+    let taken = options.split_whitespace().find(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, "on"));
+        matches!(name, "vpmu" | "watchdog") && !matches!(value, "0" | "no" | "off" | "false" | "disable")
+    });
+    match taken {
+        _ if events == 0 => Check { name, outcome: Outcome::Warn, found, advice: Some(TIMER_SERVES.into()) },
+        Some(option) => Check {
+            name,
+            outcome: Outcome::Warn,
+            found: format!("{found}; Xen's option {option} gives the counters to others"),
+            advice: Some(format!("boot Xen without {option}; {TIMER_SERVES}")),
+        },
+        None => pass(
+            name,
+            format!("{found}; they are tried out when a recording begins, and its notes say what came of it"),
+        ),
+    }
+}
+
+const TIMER_SERVES: &str = "until then time is sampled, by the timer";
 
 fn livepatches(payloads: &[livepatch::Payload]) -> Check {
     if payloads.is_empty() {

@@ -14,6 +14,7 @@ const HYPERVISOR_SYSCTL: u64 = 35;
 
 const XENVER_VERSION: u64 = 0;
 const XENVER_EXTRAVERSION: u64 = 1;
+const XENVER_COMMANDLINE: u64 = 9;
 const XENVER_BUILD_ID: u64 = 10;
 
 const XENPF_INTERFACE_VERSION: u32 = 0x0300_0001;
@@ -23,6 +24,7 @@ const SYSCTL_PHYSINFO: u32 = 3;
 const SYSCTL_GETDOMAININFOLIST: u32 = 6;
 const SYSCTL_GETCPUINFO: u32 = 8;
 pub(super) const SYSCTL_LIVEPATCH_OP: u32 = 27;
+const SYSCTL_GET_CPU_POLICY: u32 = 29;
 
 /// `struct xen_sysctl` is a command, an interface version, and a union of this many bytes.
 const SYSCTL_BYTES: usize = 8 + 128;
@@ -58,6 +60,16 @@ pub(super) struct DomainInfo {
 impl DomainInfo {
     pub(super) const DYING: u32 = 1 << 0;
     pub(super) const HVM_GUEST: u32 = 1 << 1;
+}
+
+/// What CPUID says (`xen_cpuid_leaf_t`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CpuidLeaf {
+    pub(super) leaf: u32,
+    /// `u32::MAX` where there are none.
+    pub(super) subleaf: u32,
+    /// eax, ebx, ecx, edx.
+    pub(super) registers: [u32; 4],
 }
 
 /// The calls, with what they need to know about each other.
@@ -115,6 +127,35 @@ impl Hypercalls {
                 livepatch: None,
             });
         }
+    }
+
+    /// The options that Xen was booted with.
+    pub(super) fn command_line(&self) -> io::Result<String> {
+        let buffer = self.privcmd.buffer(1024)?;
+        self.privcmd.hypercall(HYPERVISOR_XEN_VERSION, &[XENVER_COMMANDLINE, buffer.address()])?;
+        let text = buffer.bytes().split(|&byte| byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// What CPUID says on the hardware, whatever dom0 is shown.
+    pub(super) fn cpuid(&self) -> io::Result<Vec<CpuidLeaf>> {
+        const MOST: usize = 512;
+        const BYTES: usize = 24;
+        /// `XEN_SYSCTL_cpu_policy_raw`.
+        const RAW: u32 = 0;
+        let leaves = self.privcmd.buffer(MOST * BYTES)?;
+        let mut op = self.sysctl_buffer(SYSCTL_GET_CPU_POLICY)?;
+        op.put_u32(SYSCTL_UNION, RAW);
+        op.put_u32(SYSCTL_UNION + 4, MOST as u32);
+        op.put_u64(SYSCTL_UNION + 16, leaves.address());
+        self.sysctl(&op)?;
+        let count = (op.u32(SYSCTL_UNION + 4) as usize).min(MOST);
+        let leaf = |at: usize| CpuidLeaf {
+            leaf: leaves.u32(at),
+            subleaf: leaves.u32(at + 4),
+            registers: std::array::from_fn(|register| leaves.u32(at + 8 + 4 * register)),
+        };
+        Ok((0..count).map(|number| leaf(number * BYTES)).collect())
     }
 
     /// A buffer for a system control operation, to be filled in from [`SYSCTL_UNION`] on.

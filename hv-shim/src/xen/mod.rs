@@ -1,11 +1,13 @@
 //! Xen, from dom0: hypercalls by hand, and a shim loaded as a livepatch.
 
+mod counting;
 mod doctor;
 mod domains;
 mod hypercalls;
 mod livepatch;
 mod payload;
 mod privcmd;
+mod processor;
 mod rings;
 mod session;
 mod xenstore;
@@ -13,9 +15,10 @@ mod xenstore;
 use std::{fs, sync::Arc};
 
 pub(crate) use self::doctor::doctor;
-use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd};
+use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd, processor::Processor};
 use crate::{
-    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, own_kernel::OwnKernel,
+    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, events::Counted,
+    own_kernel::OwnKernel,
 };
 
 /// The hypervisor that this machine says it runs under.
@@ -77,6 +80,16 @@ impl Hypervisor for Xen {
 
     fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError> {
         self.own_kernel.symbols()
+    }
+
+    fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError> {
+        let leaves = self.hypercalls.cpuid().map_err(ShimError::io("asking Xen what processor this is"))?;
+        let processor = Processor::of(&leaves);
+        let code = |counted| match counted {
+            Counted::CpuClock => Some("timer".to_owned()),
+            counted => processor.selector(counted).map(|code| format!("r{code:x}")),
+        };
+        Ok(Counted::named().map(|counted| (counted, code(counted))).collect())
     }
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {

@@ -4,7 +4,10 @@
 //! address of *this* hypervisor, the build ids that Xen compares become this hypervisor's, and the settings are
 //! filled in. So a Xen that lacks something is refused here, with a name, and not half-way through its loader.
 
-use abi::config::{self, Config, OptionalSymbols};
+use abi::{
+    config::{self, Config, OptionalSymbols},
+    pmu::{EventConfig, MAX_EVENTS},
+};
 
 use profile::HypervisorVirtual;
 
@@ -22,6 +25,12 @@ const BUILD_ID_BYTES: usize = 20;
 
 /// Names that a symbol has had in other versions.
 const FORMER_NAMES: [(&str, &str); 1] = [("per_cpu__irq_regs", "per_cpu____irq_regs")];
+
+/// Functions that the payload calls only where the settings say that there are such.
+const OPTIONAL_FUNCTIONS: [&str; 2] = ["set_nmi_callback", "on_selected_cpus"];
+
+/// Where calls to functions lead that are not there: to any address of this hypervisor, since none is ever made.
+const NOWHERE: &str = "get_s_time";
 
 /// `SHN_ABS`.
 const ABSOLUTE: u16 = 0xfff1;
@@ -54,6 +63,10 @@ impl<'a> SymbolIndex<'a> {
 /// The payload's settings, but for the symbols that [`bind`] finds.
 pub(super) struct Settings {
     pub(super) period_ns: u64,
+    pub(super) modes: u64,
+    pub(super) overhead_millionths: u64,
+    pub(super) trust: u64,
+    pub(super) events: Vec<EventConfig>,
     pub(super) lease_ns: u64,
     pub(super) ring_pages: u64,
 }
@@ -73,7 +86,13 @@ pub(super) fn bind(
     for symbol in elf.symbols() {
         if symbol.section == 0 && !symbol.name.is_empty() {
             write(symbol.entry + SYMBOL_SECTION, &ABSOLUTE.to_le_bytes());
-            write(symbol.entry + SYMBOL_VALUE, &symbols.address(symbol.name)?.to_le_bytes());
+            let address = match symbols.address(symbol.name) {
+                Err(ShimError::MissingSymbol(_)) if OPTIONAL_FUNCTIONS.contains(&symbol.name) => {
+                    symbols.address(NOWHERE)?
+                }
+                found => found?,
+            };
+            write(symbol.entry + SYMBOL_VALUE, &address.to_le_bytes());
         } else if symbol.name == config::SYMBOL {
             let at = elf.sections[usize::from(symbol.section)].offset + symbol.value as usize;
             let words: Vec<u8> = config.words().iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -107,9 +126,16 @@ fn config(symbols: &SymbolIndex<'_>, settings: &Settings) -> Result<Config, Shim
         Err(ShimError::MissingSymbol(_)) => Ok(0),
         found => found,
     };
+    let mut event = [EventConfig::default(); MAX_EVENTS];
+    event.iter_mut().zip(&settings.events).for_each(|(to, config)| *to = *config);
     Ok(Config {
         version: abi::VERSION,
         period_ns: settings.period_ns,
+        modes: settings.modes,
+        overhead_millionths: settings.overhead_millionths,
+        trust: settings.trust,
+        events: settings.events.len() as u64,
+        event,
         lease_ns: settings.lease_ns,
         ring_pages: settings.ring_pages,
         optional: OptionalSymbols {
@@ -119,6 +145,12 @@ fn config(symbols: &SymbolIndex<'_>, settings: &Settings) -> Result<Config, Shim
             svm_asm_do_resume: optional("svm_asm_do_resume")?,
             svm_stgi_label: optional("svm_stgi_label")?,
             vmx_asm_vmexit_handler: optional("vmx_asm_vmexit_handler")?,
+            vpmu_mode: optional("vpmu_mode")?,
+            nmi_watchdog: optional("nmi_watchdog")?,
+            xenoprof_state: optional("xenoprof_state")?,
+            l1_fixmap: optional("l1_fixmap")?,
+            set_nmi_callback: optional("set_nmi_callback")?,
+            on_selected_cpus: optional("on_selected_cpus")?,
         },
     })
 }
@@ -218,7 +250,17 @@ mod tests {
             .collect()
     }
 
-    const SETTINGS: Settings = Settings { period_ns: 1_000_000, lease_ns: 5, ring_pages: 64 };
+    fn settings() -> Settings {
+        Settings {
+            period_ns: 1_000_000,
+            modes: 7,
+            overhead_millionths: 10_000,
+            trust: 0,
+            events: vec![EventConfig { selector: 0x76, period: 100_000, interval_ns: 0, modes: 7 }],
+            lease_ns: 5,
+            ring_pages: 64,
+        }
+    }
 
     #[test]
     fn the_object_holds_only_what_xen_can_load() {
@@ -246,7 +288,7 @@ mod tests {
 
     #[test]
     fn binding_leaves_no_symbol_and_no_setting_open() {
-        let object = bind(&SymbolIndex::new(&xen()), &[7; 20], &SETTINGS).unwrap();
+        let object = bind(&SymbolIndex::new(&xen()), &[7; 20], &settings()).unwrap();
         let elf = Elf::parse(&object);
         assert!(elf.symbols().all(|symbol| symbol.section != 0 || symbol.name.is_empty()));
         let symbol = elf.symbols().find(|symbol| symbol.name == "get_s_time").unwrap();
@@ -259,8 +301,9 @@ mod tests {
         let config = elf.symbols().find(|symbol| symbol.name == config::SYMBOL).unwrap();
         let at = elf.sections[usize::from(config.section)].offset + config.value as usize;
         assert_eq!(word(&object, at), abi::VERSION);
-        assert_eq!(word(&object, at + 8), SETTINGS.period_ns);
-        assert_eq!(word(&object, at + 24), SETTINGS.ring_pages);
+        assert_eq!(word(&object, at + 8), settings().period_ns);
+        assert_eq!(word(&object, at + 32), settings().ring_pages);
+        assert_eq!(word(&object, at + 64), settings().events[0].selector);
     }
 
     #[test]
@@ -268,14 +311,14 @@ mod tests {
         let mut symbols = xen();
         let irq_regs = symbols.iter_mut().find(|symbol| symbol.name.ends_with("per_cpu__irq_regs")).unwrap();
         irq_regs.name = "per_cpu____irq_regs".into();
-        bind(&SymbolIndex::new(&symbols), &[7; 20], &SETTINGS).unwrap();
+        bind(&SymbolIndex::new(&symbols), &[7; 20], &settings()).unwrap();
     }
 
     #[test]
     fn what_is_missing_or_in_doubt_is_named() {
         let mut symbols = xen();
         symbols.retain(|symbol| !symbol.name.ends_with("reprogram_timer"));
-        let error = bind(&SymbolIndex::new(&symbols), &[7; 20], &SETTINGS).unwrap_err();
+        let error = bind(&SymbolIndex::new(&symbols), &[7; 20], &settings()).unwrap_err();
         assert!(matches!(&error, ShimError::MissingSymbol(name) if name == "reprogram_timer"), "{error}");
 
         let mut symbols = xen();
@@ -285,10 +328,10 @@ mod tests {
             name: "other.c#put_page".into(),
             livepatch: None,
         });
-        let error = bind(&SymbolIndex::new(&symbols), &[7; 20], &SETTINGS).unwrap_err();
+        let error = bind(&SymbolIndex::new(&symbols), &[7; 20], &settings()).unwrap_err();
         assert!(matches!(&error, ShimError::AmbiguousSymbol(name) if name == "put_page"), "{error}");
 
-        let error = bind(&SymbolIndex::new(&xen()), &[7; 8], &SETTINGS).unwrap_err();
+        let error = bind(&SymbolIndex::new(&xen()), &[7; 8], &settings()).unwrap_err();
         assert!(matches!(error, ShimError::BuildId { bytes: 8 }), "{error}");
     }
 }

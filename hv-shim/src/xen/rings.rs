@@ -185,6 +185,7 @@ impl Ring {
             (LossCause::RingFull, lost(Loss::Full)),
             (LossCause::Nested, lost(Loss::Nested)),
             (LossCause::RingDamaged, lost(Loss::Damaged)),
+            (LossCause::Masked, lost(Loss::Masked)),
             (LossCause::Unreadable, unreadable),
         ];
         CpuAccount {
@@ -193,7 +194,17 @@ impl Ring {
             filtered: counts.filtered.load(Ordering::Relaxed),
             lost: causes.into_iter().filter(|&(_, count)| count > 0).collect(),
             quiet_ns: counts.quiet_ns.load(Ordering::Relaxed),
+            masked_ns: counts.masked_ns.load(Ordering::Relaxed),
+            foreign: counts.foreign.load(Ordering::Relaxed),
+            late: counts.late.load(Ordering::Relaxed),
+            awake_ns: counts.awake_ns.load(Ordering::Relaxed),
+            own_ns: counts.own_ns.load(Ordering::Relaxed),
         }
+    }
+
+    /// How far samples had to be apart for what they cost.
+    pub(super) fn shortest_ns(&self) -> u64 {
+        self.header().counts.0.shortest_ns.load(Ordering::Relaxed)
     }
 
     /// Whether a sample has been begun and not yet ended.
@@ -203,7 +214,8 @@ impl Ring {
         let ended = load(&counts.written)
             + load(&counts.filtered)
             + load(&counts.lost[Loss::Full as usize])
-            + load(&counts.lost[Loss::Damaged as usize]);
+            + load(&counts.lost[Loss::Damaged as usize])
+            + load(&counts.lost[Loss::Masked as usize]);
         ended != load(&counts.begun)
     }
 }

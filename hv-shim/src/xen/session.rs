@@ -10,16 +10,19 @@ use std::{
 use abi::{
     Ordering, PAGE_SIZE,
     control::{COMMAND_QUIET, PV_MODE_BY_ADDRESS, directory::MAX_DATA_PAGES},
+    pmu::{TRUST_ASSUME, TRUST_AUTO, Unusable},
 };
-use profile::{CpuAccount, Event, PhysCpu, Source, Time};
+use profile::{CpuAccount, Event, PhysCpu, Time};
 
 use super::{
+    counting::Counting,
     hypercalls::Hypercalls,
     livepatch::{self, Payload, State},
     payload::{self, Settings, SymbolIndex},
+    processor::Processor,
     rings::{self, Shared},
 };
-use crate::{HypervisorSymbol, Record, Request, Sampling, ShimError, Stopped, Watermark};
+use crate::{HypervisorSymbol, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Watermark};
 
 /// The payload's name among Xen's livepatches.
 pub(super) const NAME: &str = "xenoscope";
@@ -31,14 +34,13 @@ const LEASE: Duration = Duration::from_secs(5);
 /// Holds some three seconds at the usual rate of 1 kHz.
 const DEFAULT_RING: u64 = 256 << 10;
 
-/// Samples of the timer: rates beyond it are not what a timer can do.
-const RATES_HZ: std::ops::RangeInclusive<f64> = 0.1..=20_000.0;
-
 /// A session with the shim in place.
 pub(super) struct Session {
     xen: Arc<Hypercalls>,
     /// None once the pages are given back.
     shared: Option<Shared>,
+    counting: Counting,
+    max_overhead: Option<f64>,
     period: Duration,
     load_pause: Duration,
     notes: Vec<String>,
@@ -51,7 +53,9 @@ pub(super) fn begin(
     symbols: &[HypervisorSymbol],
     request: &Request,
 ) -> Result<Session, ShimError> {
-    let settings = settings(request)?;
+    let processor = Processor::of(&xen.cpuid().map_err(ShimError::io("asking Xen what processor this is"))?);
+    let counting = Counting::plan(request, &processor)?;
+    let settings = settings(request, &counting)?;
     let mut notes = Vec::new();
     if let Some(left) = find(&xen)? {
         notes.push(remove_left_over(&xen, &left)?);
@@ -63,6 +67,8 @@ pub(super) fn begin(
     let mut session = Session {
         xen,
         shared: None,
+        counting,
+        max_overhead: request.max_overhead,
         period: Duration::from_nanos(settings.period_ns),
         load_pause: Duration::ZERO,
         notes,
@@ -80,18 +86,22 @@ pub(super) fn begin(
                 .into(),
         );
     }
+    if let Some(why) = Unusable::of_code(shared.control().pmu.load(Ordering::Relaxed)) {
+        session.notes.extend(session.counting.without_counters(why)?);
+    } else if request.pmu_trust == PmuTrust::Assume {
+        session.notes.push(
+            "the performance counters were believed without evidence (--pmu-trust=assume): what was counted, and \
+             whether they counted at all, is not known"
+                .into(),
+        );
+    }
+    let slices = shared.control().slices.each_ref().map(|word| word.load(Ordering::Relaxed));
+    session.notes.extend(session.counting.shares(slices));
     session.shared = Some(shared);
     Ok(session)
 }
 
-fn settings(request: &Request) -> Result<Settings, ShimError> {
-    if !RATES_HZ.contains(&request.rate_hz) {
-        let (low, high) = (RATES_HZ.start(), RATES_HZ.end());
-        return Err(ShimError::Request(format!(
-            "a rate of {} Hz is out of range: the timer samples at {low} to {high} Hz",
-            request.rate_hz
-        )));
-    }
+fn settings(request: &Request, counting: &Counting) -> Result<Settings, ShimError> {
     let ring_bytes = request.ring_bytes.unwrap_or(DEFAULT_RING);
     let most = (MAX_DATA_PAGES * PAGE_SIZE) as u64;
     if ring_bytes > most {
@@ -99,6 +109,10 @@ fn settings(request: &Request) -> Result<Settings, ShimError> {
     }
     Ok(Settings {
         period_ns: (1e9 / request.rate_hz) as u64,
+        modes: counting.timer_modes(),
+        overhead_millionths: request.max_overhead.map_or(0, |part| (part * 1e6).max(1.0) as u64),
+        trust: if request.pmu_trust == PmuTrust::Assume { TRUST_ASSUME } else { TRUST_AUTO },
+        events: counting.configs(),
         lease_ns: LEASE.as_nanos() as u64,
         ring_pages: ring_bytes.div_ceil(PAGE_SIZE as u64).max(1).next_power_of_two(),
     })
@@ -158,12 +172,7 @@ impl Session {
 
 impl Sampling for Session {
     fn events(&self) -> Vec<Event> {
-        vec![Event {
-            name: "cpu-clock".into(),
-            unit: "ns".into(),
-            source: Source::Timer,
-            rate_hz: 1.0 / self.period.as_secs_f64(),
-        }]
+        self.counting.events(1.0 / self.period.as_secs_f64())
     }
 
     fn started(&self) -> Time {
@@ -211,13 +220,16 @@ impl Sampling for Session {
             }
             thread::yield_now();
         }
-        let quiet_ns: u64 = shared.rings.iter().map(|ring| ring.account().quiet_ns).sum();
+        let accounts: Vec<CpuAccount> = shared.rings.iter().map(rings::Ring::account).collect();
+        let shortest_ns = shared.rings.iter().map(rings::Ring::shortest_ns).max().unwrap_or(0);
+        let quiet_ns: u64 = accounts.iter().map(|account| account.quiet_ns).sum();
         if quiet_ns > 0 {
             self.notes.push(format!(
                 "nothing was sampled for {:.1} s of CPU time, because the collector did not run",
                 quiet_ns as f64 / 1e9
             ));
         }
+        self.notes.extend(self.counting.outcome(&accounts, self.max_overhead, shortest_ns));
         Ok(())
     }
 

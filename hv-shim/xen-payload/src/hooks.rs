@@ -16,7 +16,7 @@ use abi::{
 use sampler::probe::{self, Layout, Refusal, is_online};
 
 use crate::{
-    interrupts,
+    counters, interrupts,
     machine::{self, ThisCpu, stack_top},
     metadata,
     pages::{Access, Page},
@@ -40,6 +40,11 @@ global_asm!(
     "entry xenoscope_enter_timer, xenoscope_timer",
     "entry xenoscope_enter_softirq, xenoscope_softirq",
     "entry xenoscope_enter_idle, xenoscope_idle",
+    "entry xenoscope_enter_nmi, xenoscope_nmi",
+    "entry xenoscope_enter_survey, xenoscope_survey",
+    "entry xenoscope_enter_trial, xenoscope_trial",
+    "entry xenoscope_enter_end, xenoscope_end",
+    "entry xenoscope_enter_nothing, xenoscope_nothing",
     ".section .livepatch.hooks.postapply, \"a\", @progbits",
     ".quad xenoscope_enter_postapply",
     ".section .livepatch.hooks.unload, \"a\", @progbits",
@@ -128,12 +133,14 @@ extern "C" fn xenoscope_postapply() {
 /// While all CPUs stand still, interrupts off: none of them is in our code, nor will come back to it.
 #[unsafe(no_mangle)]
 extern "C" fn xenoscope_unload() {
+    counters::stop_sampling();
     interrupts::restore(layout());
 }
 
 /// After the revert: gives the memory back.
 #[unsafe(no_mangle)]
 extern "C" fn xenoscope_postrevert() {
+    counters::end();
     release();
 }
 
@@ -190,6 +197,13 @@ fn start() -> Result<Page, Refusal> {
     control.period_ns.store(config.period_ns, Ordering::Relaxed);
     let pv_mode = if layout.vcpu_flags.is_some() { PV_MODE_BY_FLAG } else { PV_MODE_BY_ADDRESS };
     control.pv_mode.store(pv_mode, Ordering::Relaxed);
+    match counters::begin(cpus) {
+        Ok(()) => {
+            let slices = counters::slices();
+            control.slices.iter().zip(slices).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        }
+        Err(why) => control.pmu.store(why as u64, Ordering::Relaxed),
+    }
     control.text.store(address!(of xenoscope_text), Ordering::Relaxed);
     control.started.store(interrupts::install(&layout, cpus), Ordering::Relaxed);
     control.magic.store(MAGIC, Ordering::Release);

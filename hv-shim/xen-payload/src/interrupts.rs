@@ -16,12 +16,13 @@ use core::{
 };
 
 use abi::{control::COMMAND_QUIET, record::Sample, ring::WATERMARK_ASLEEP};
-use sampler::{Machine, Verdict, interrupted, probe::Layout};
+use sampler::{Budget, Machine, Schedule, Verdict, interrupted, probe::Layout};
 
 use crate::{
-    hooks::{layout, lease},
-    machine::{InterruptsOff, ThisCpu, stack_top},
-    percpu::{self, Cpu},
+    counters,
+    hooks::{config, layout, lease},
+    machine::{InterruptsOff, ThisCpu, stack_top, time_stamp},
+    percpu::{self, Cpu, Timer},
     xen::{address, call},
 };
 
@@ -63,7 +64,12 @@ pub(crate) fn install(layout: &Layout, cpus: u64) -> u64 {
         if !cpu.is_null() {
             // SAFETY: no interrupt finds its way to the state yet.
             unsafe {
-                (*cpu).schedule.start(now, word);
+                let schedule = &mut (*cpu).timer().schedule;
+                if counters::serve() {
+                    schedule.set_mean(counters::tick_ns());
+                }
+                schedule.start(now, word);
+                (*cpu).started.store(now, Ordering::Relaxed);
                 (*cpu).ring.header().watermark.0.store(now, Ordering::Relaxed);
             }
         }
@@ -98,15 +104,23 @@ pub(crate) fn restore(layout: &Layout) {
 /// interrupted frame, later nothing.
 #[unsafe(no_mangle)]
 extern "C" fn xenoscope_timer(regs: u64) {
+    let before = time_stamp();
     if let Some(cpu) = this_cpu() {
         let now = system_time();
         let (word, quiet) = dom0s_will();
-        if let Verdict::Sample { weight } = cpu.schedule.interrupt(now, word, quiet) {
-            take(cpu, now, |sequence| {
-                // do_IRQ keeps the interrupted frame per CPU, in every version.
-                let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
-                interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight)
-            });
+        // SAFETY: interrupts are off.
+        let timer = unsafe { cpu.timer() };
+        if let Verdict::Sample { weight } = timer.schedule.interrupt(now, word, quiet) {
+            if counters::serve() {
+                counters::tick(cpu);
+            } else {
+                take(cpu, now, |sequence| {
+                    // do_IRQ keeps the interrupted frame per CPU, in every version.
+                    let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
+                    interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight)
+                });
+                timer.keep_to_budget(cpu, before, now);
+            }
         }
     }
     // SAFETY: the handler that this one stands in for, with what it was given.
@@ -115,7 +129,7 @@ extern "C" fn xenoscope_timer(regs: u64) {
 
 /// The lease's word, and whether the shim is to be quiet.
 #[inline(always)]
-fn dom0s_will() -> (u64, bool) {
+pub(crate) fn dom0s_will() -> (u64, bool) {
     let lease = lease();
     (lease.renewed.load(Ordering::Relaxed), lease.command.load(Ordering::Relaxed) == COMMAND_QUIET)
 }
@@ -124,9 +138,39 @@ fn dom0s_will() -> (u64, bool) {
 fn take(cpu: &Cpu, now: u64, sample: impl FnOnce(u64) -> Sample) {
     let header = cpu.ring.header();
     let Some(sequence) = cpu.producer.begin(header) else { return };
-    cpu.producer.write(&sample(sequence).encode(), &cpu.ring, header, cpu.ring.consumer());
+    write(cpu, &sample(sequence), config().modes);
     // After the record: who sees the watermark sees the record too.
     header.watermark.0.store(now, Ordering::Release);
+}
+
+/// Ends a sample that was begun: into the ring, unless nobody wants those of its mode.
+#[inline(always)]
+pub(crate) fn write(cpu: &Cpu, sample: &Sample, modes: u64) {
+    let header = cpu.ring.header();
+    if modes >> sample.mode as u8 & 1 == 0 {
+        return cpu.producer.filter(header);
+    }
+    cpu.producer.write(&sample.encode(), &cpu.ring, header, cpu.ring.consumer());
+}
+
+impl Timer {
+    /// A sample was taken by a handler that began at this time stamp. What it will cost to set the timer again is
+    /// added to the next one.
+    fn keep_to_budget(&mut self, cpu: &Cpu, before: u64, now: u64) {
+        let after = time_stamp();
+        let cost = after.wrapping_sub(before) + core::mem::take(&mut self.cost);
+        self.budget.sampled(cost, after, now);
+        self.schedule.set_mean(config().period_ns.max(self.budget.shortest_ns()));
+        tell_cost(cpu, &self.budget);
+    }
+}
+
+/// What samples have cost, for dom0.
+#[inline(always)]
+pub(crate) fn tell_cost(cpu: &Cpu, budget: &Budget) {
+    let counts = &cpu.ring.header().counts.0;
+    counts.own_ns.store(budget.own_ns(), Ordering::Relaxed);
+    counts.shortest_ns.store(budget.shortest_ns(), Ordering::Relaxed);
 }
 
 /// The timers' softirq: interrupts on, no lock held.
@@ -135,23 +179,36 @@ extern "C" fn xenoscope_softirq() {
     // SAFETY: the handler that this one stands in for; it takes no arguments.
     unsafe { call!(timer_softirq_action) };
     let _off = InterruptsOff::new();
+    let before = time_stamp();
     if let Some(cpu) = this_cpu() {
         take_idle_over();
-        header_follows_schedule(cpu);
-        set_timer(cpu.schedule.due());
+        // SAFETY: interrupts are off.
+        let timer = unsafe { cpu.timer() };
+        header_follows_schedule(cpu, &timer.schedule, system_time());
+        if counters::serve() {
+            counters::follow(cpu, timer.schedule.is_quiet());
+        }
+        set_timer(timer.schedule.due());
+        timer.cost += time_stamp().wrapping_sub(before);
     }
 }
 
 /// What idle CPUs do, with the schedule asleep meanwhile.
 #[unsafe(no_mangle)]
 extern "C" fn xenoscope_idle() {
+    let mut fell_asleep = 0;
     {
         let _off = InterruptsOff::new();
         if let Some(cpu) = this_cpu() {
-            let armed = cpu.schedule.due().is_some();
+            // SAFETY: interrupts are off.
+            let schedule = unsafe { &mut cpu.timer().schedule };
+            let armed = schedule.due().is_some();
             let now = system_time();
             let (word, quiet) = dom0s_will();
-            if let Verdict::Sample { weight } = cpu.schedule.sleep(now, word, quiet) {
+            let verdict = schedule.sleep(now, word, quiet);
+            if let Verdict::Sample { weight } = verdict
+                && !counters::serve()
+            {
                 let (last, idle) =
                     (this_cpus_own(address!(per_cpu__curr_vcpu)), IDLE.load(Ordering::Relaxed));
                 take(cpu, now, |sequence| {
@@ -162,6 +219,7 @@ extern "C" fn xenoscope_idle() {
             if armed {
                 set_timer(None);
             }
+            fell_asleep = now;
         }
     }
     // SAFETY: what pm_idle pointed to: void (void). Through Xen's own thunk, which is whatever this host needs
@@ -173,18 +231,24 @@ extern "C" fn xenoscope_idle() {
     let _off = InterruptsOff::new();
     if let Some(cpu) = this_cpu() {
         let now = system_time();
-        cpu.schedule.wake(now);
+        cpu.asleep_ns.fetch_add(now.saturating_sub(fell_asleep), Ordering::Relaxed);
+        // SAFETY: interrupts are off.
+        let schedule = unsafe { &mut cpu.timer().schedule };
+        schedule.wake(now);
         cpu.ring.header().watermark.0.store(now, Ordering::Release);
-        header_follows_schedule(cpu);
-        set_timer(cpu.schedule.due());
+        header_follows_schedule(cpu, schedule, now);
+        set_timer(schedule.due());
     }
 }
 
 /// A CPU that is quiet says so, with a watermark that holds nobody up.
-fn header_follows_schedule(cpu: &Cpu) {
+fn header_follows_schedule(cpu: &Cpu, schedule: &Schedule, now: u64) {
     let header = cpu.ring.header();
-    header.counts.0.quiet_ns.store(cpu.schedule.quiet_ns(), Ordering::Relaxed);
-    if cpu.schedule.due().is_none() {
+    let quiet = schedule.quiet_ns();
+    header.counts.0.quiet_ns.store(quiet, Ordering::Relaxed);
+    let away = cpu.started.load(Ordering::Relaxed) + cpu.asleep_ns.load(Ordering::Relaxed) + quiet;
+    header.counts.0.awake_ns.store(now.saturating_sub(away), Ordering::Relaxed);
+    if schedule.due().is_none() {
         header.watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
     }
 }
@@ -220,18 +284,18 @@ fn set_timer(ours: Option<u64>) {
 
 /// Nanoseconds of Xen's system time.
 #[inline(always)]
-fn system_time() -> u64 {
+pub(crate) fn system_time() -> u64 {
     // SAFETY: s_time_t get_s_time(void), from any context.
     unsafe { call!(get_s_time) }
 }
 
 /// This CPU's state. Interrupts must be off, so that nobody else on this CPU has it.
 #[inline(always)]
-fn this_cpu() -> Option<&'static mut Cpu> {
+pub(crate) fn this_cpu() -> Option<&'static Cpu> {
     // cpu_info: processor_id stands in the word before current_vcpu.
     let number = ThisCpu.read32(stack_top() - layout().current_below_top - 8);
     // SAFETY: interrupts are off, and each CPU reaches its own state only.
-    unsafe { percpu::cpu(u64::from(number)).as_mut() }
+    unsafe { percpu::cpu(u64::from(number)).as_ref() }
 }
 
 /// This CPU's copy of a per-CPU variable.

@@ -1,6 +1,6 @@
 //! The shim that Xen loads as a livepatch: it binds the sampling core to the running hypervisor.
 //!
-//! Comes in: the timer's interrupts, through three function pointers of Xen that the shim takes over (the local
+//! Comes in: performance counters' NMIs where those serve (`counters`); the timer's interrupts, through three function pointers of Xen that the shim takes over (the local
 //! APIC timer's entry in the table of direct interrupts, the timer softirq's handler, `pm_idle`), and its settings.
 //! Goes out: samples, into rings of pages that dom0 maps. Not here: decisions of any kind, which are `sampler`'s,
 //! and the rings' layout, which is `abi`'s.
@@ -14,12 +14,14 @@
 //! allocation, no printing.
 #![no_std]
 
+mod counters;
 mod hooks;
 mod interrupts;
 mod machine;
 mod metadata;
 mod pages;
 mod percpu;
+mod registers;
 mod xen;
 
 /// Nothing here panics; if something did, stopping at an invalid opcode shows where.

@@ -1,6 +1,7 @@
 //! What the shim keeps for each CPU: one private page, which also lists the ring's pages.
 
 use core::{
+    cell::UnsafeCell,
     ptr, slice,
     sync::atomic::{AtomicPtr, AtomicU64, Ordering},
 };
@@ -10,9 +11,10 @@ use abi::{
     control::{directory, directory::MAX_DATA_PAGES},
     ring::{ConsumerPage, Data, Producer, RingHeader, WATERMARK_ASLEEP},
 };
-use sampler::{Schedule, probe::Refusal};
+use sampler::{Budget, Schedule, probe::Refusal};
 
 use crate::{
+    counters::Counters,
     hooks::config,
     machine::time_stamp,
     pages::{Access, Page},
@@ -23,11 +25,25 @@ pub(crate) const MAX_CPUS: usize = 4096;
 
 static CPUS: [AtomicPtr<Cpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 
-/// One CPU's state. Touched by that CPU alone, with interrupts off, between [`publish`] and [`retire`].
+/// One CPU's state. Touched by that CPU alone, with interrupts off, between [`publish`] and [`retire`]. An NMI may come
+/// all the same: it uses `producer`, `ring`, `counters` and `asleep_ns` only, which are made for that.
 pub(crate) struct Cpu {
-    pub(crate) schedule: Schedule,
+    timer: UnsafeCell<Timer>,
+    pub(crate) counters: Counters,
+    /// Nanoseconds that the CPU has idled since sampling began.
+    pub(crate) asleep_ns: AtomicU64,
+    /// When sampling began.
+    pub(crate) started: AtomicU64,
     pub(crate) producer: Producer,
     pub(crate) ring: Ring,
+}
+
+/// What the timer's handlers have for themselves.
+pub(crate) struct Timer {
+    pub(crate) schedule: Schedule,
+    pub(crate) budget: Budget,
+    /// What the current sample has cost so far.
+    pub(crate) cost: u64,
 }
 
 const _: () = assert!(size_of::<Cpu>() <= abi::PAGE_SIZE);
@@ -42,7 +58,9 @@ impl Cpu {
         // SAFETY: the page is ours, cleared, large and aligned enough; a ring of no pages is what zeros mean.
         unsafe {
             let seed = time_stamp() ^ (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            (&raw mut (*this).schedule).write(Schedule::new(config.period_ns, config.lease_ns, seed));
+            let timer = (*this).timer.get();
+            (&raw mut (*timer).schedule).write(Schedule::new(config.period_ns, config.lease_ns, seed));
+            (&raw mut (*timer).budget).write(Budget::new(config.overhead_millionths));
             (&raw mut (*this).producer).write(Producer::new(config.ring_pages as usize * PAGE_WORDS));
             if let Err(refusal) = (*this).ring.allocate(config.ring_pages as usize) {
                 Self::free(this);
@@ -51,6 +69,17 @@ impl Cpu {
             (*this).ring.describe(number);
         }
         Ok(this)
+    }
+
+    /// What the timer's handlers have for themselves.
+    ///
+    /// # Safety
+    /// Interrupts are off on this, the state's CPU, and the last one is not used any more.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn timer(&self) -> &mut Timer {
+        // SAFETY: the caller's promise; NMIs do not come here.
+        unsafe { &mut *self.timer.get() }
     }
 
     pub(crate) fn directory_mfn(&self) -> u64 {

@@ -13,9 +13,11 @@ unsafe extern "C" {
     pub(crate) fn cpu_raise_softirq();
     pub(crate) fn free_xenheap_pages();
     pub(crate) fn get_s_time();
+    pub(crate) fn on_selected_cpus();
     pub(crate) fn put_page();
     pub(crate) fn raise_softirq();
     pub(crate) fn reprogram_timer();
+    pub(crate) fn set_nmi_callback();
     pub(crate) fn share_xen_page_with_guest();
     pub(crate) fn timer_softirq_action();
     pub(crate) fn __x86_indirect_thunk_rax();
@@ -35,7 +37,7 @@ unsafe extern "C" {
     pub(crate) static toggle_guest_mode: u8;
 }
 
-/// Calls a function of Xen with up to three integer arguments; its value is what `rax` holds.
+/// Calls a function of Xen with up to four integer arguments; its value is what `rax` holds.
 ///
 /// Unsafe to use: the caller vouches for the function's contract.
 macro_rules! call {
@@ -61,6 +63,13 @@ macro_rules! call {
         core::arch::asm!("call {f}", f = sym $crate::xen::$function,
             inout("rdi") $a as u64 => _, inout("rsi") $b as u64 => _, inout("rdx") $c as u64 => _,
             out("rax") value, clobber_abi("C"));
+        value
+    }};
+    ($function:ident, $a:expr, $b:expr, $c:expr, $d:expr) => {{
+        let value: u64;
+        core::arch::asm!("call {f}", f = sym $crate::xen::$function,
+            inout("rdi") $a as u64 => _, inout("rsi") $b as u64 => _, inout("rdx") $c as u64 => _,
+            inout("rcx") $d as u64 => _, out("rax") value, clobber_abi("C"));
         value
     }};
 }

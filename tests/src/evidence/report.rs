@@ -24,6 +24,18 @@ pub struct Note {
 /// What was sampled.
 #[derive(Debug, Deserialize)]
 pub struct Event {
+    /// What it is called.
+    pub name: String,
+    /// How the samples were taken.
+    pub source: String,
+    /// How many were due.
+    pub taken: Option<u64>,
+    /// NMIs that somebody else's work caused.
+    pub foreign_nmis: Option<u64>,
+    /// The rate asked for, or what it came down to.
+    pub rate_hz: f64,
+    /// The part of the CPUs' time that sampling took.
+    pub overhead: Option<f64>,
     /// How many there are.
     pub samples: u64,
     /// How many were left out.

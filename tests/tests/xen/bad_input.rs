@@ -42,6 +42,27 @@ fn no_privcmd() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
+fn events_that_cannot_be_sampled_are_told_in_a_line_each() {
+    let step = step("events");
+    assert_eq!(step.stdout.matches("status 1").count(), 6, "{}", step.stdout);
+    let lines: Vec<&str> = step.stderr.lines().filter(|line| line.starts_with("xenoscope:")).collect();
+    let expected = [
+        "near it: cycles",
+        "9 events are too many",
+        "a period of 10 is out of range",
+        "cpu-clock has no period",
+        "has no event for ref-cycles",
+        "'z' is no modifier",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{}", step.stderr);
+    for (line, words) in lines.iter().zip(expected) {
+        assert!(line.contains(words), "no {words:?} in {line:?}");
+    }
+    assert!(step.stderr.contains("/tmp/none.xsr: No such file"), "{}", step.stderr);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
 fn a_rate_that_no_timer_has_leaves_the_older_recording_alone() {
     says(&step("rate"), &["status 1", "older"], &["out of range"]);
 }

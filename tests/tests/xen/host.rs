@@ -16,6 +16,8 @@ use crate::{observed::Observed, report::Report};
 pub(crate) struct Host {
     out: PathBuf,
     steps: Vec<StepOutcome>,
+    /// Non-maskable interrupts that were injected.
+    pub(crate) injected: u64,
 }
 
 /// The place of a host that is booted by whoever needs it first. A run that failed is not repeated.
@@ -37,7 +39,7 @@ impl Host {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let options = Options { out: out.clone(), programs: vec![lab::xenoscope()?], ..Options::default() };
         let outcome = lab::run(scenario, &options)?;
-        Ok(Self { out, steps: outcome.steps })
+        Ok(Self { out, steps: outcome.steps, injected: outcome.injected })
     }
 
     /// What came of a step.

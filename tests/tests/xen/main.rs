@@ -11,6 +11,8 @@ mod bad_input;
 mod books;
 mod lifecycle;
 mod lockstep;
+mod nmi;
+mod overhead;
 mod ownership;
 mod pictures;
 mod releases;

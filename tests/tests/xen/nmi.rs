@@ -1,0 +1,133 @@
+//! Samples by NMI: is every interrupt accounted for, and does each sample find what was interrupted? QEMU has no
+//! counters, so interrupts are injected from outside, and the shim is told to take them for its own.
+
+use std::{collections::BTreeMap, path::Path};
+
+use lab::Scenario;
+use profile::{Mode, PhysCpu};
+
+use crate::{
+    figures,
+    host::{Booted, Host},
+    observed::Observed,
+};
+
+/// Few enough that each one is over before the next comes.
+fn slowly() -> &'static Host {
+    static BOOTED: Booted = Booted::new();
+    at(&BOOTED, 20.0)
+}
+
+/// So many that some are merged on their way, by QEMU or by the processor.
+fn quickly() -> &'static Host {
+    static BOOTED: Booted = Booted::new();
+    at(&BOOTED, 200.0)
+}
+
+fn at(booted: &'static Booted, hz: f64) -> &'static Host {
+    let run = || {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/nmi.toml");
+        let mut scenario = Scenario::load(&path)?;
+        *scenario.nmi.as_mut().expect("a table [nmi]").hz.get_mut() = hz;
+        Host::run(&format!("nmi-{hz}"), &scenario)
+    };
+    let result = booted.get_or_init(|| run().map_err(|error| format!("{error:#}")));
+    result.as_ref().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Taken, and passed on.
+fn seen(host: &Host) -> (u64, u64) {
+    let report = host.report("nmi.xsr");
+    let event = report.event();
+    assert_eq!((event.name.as_str(), event.source.as_str()), ("cycles", "pmu"));
+    assert!(report.notes_say("--pmu-trust=assume"), "{:?}", report.notes);
+    (event.taken.expect("books"), event.foreign_nmis.expect("books"))
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn twenty_a_second_are_all_taken() {
+    slowly().step("end").ended(0).left_nothing_loaded();
+    slowly().observed("nmi.xsr").assert_balanced();
+    let (taken, foreign) = seen(slowly());
+    figures::figure(
+        "NMIs at 20 Hz: injected, taken, foreign",
+        format_args!("{}, {taken}, {foreign}", slowly().injected),
+    );
+    assert!(slowly().injected > 400, "{}", slowly().injected);
+    assert_eq!(taken + foreign, slowly().injected);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn more_are_never_taken_than_there_were() {
+    quickly().step("end").ended(0).left_nothing_loaded();
+    quickly().observed("nmi.xsr").assert_balanced();
+    let (taken, foreign) = seen(quickly());
+    figures::figure(
+        "NMIs at 200 Hz: injected, taken, foreign",
+        format_args!("{}, {taken}, {foreign}", quickly().injected),
+    );
+    assert!(taken + foreign <= quickly().injected);
+    assert!(taken * 10 > quickly().injected * 9, "{taken} of {}", quickly().injected);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn each_finds_the_guest_the_mode_and_the_function() {
+    let observed = quickly().observed("nmi.xsr");
+    // The counters never end by themselves: nothing comes from the CPU that no interrupt reaches.
+    assert!(observed.samples.iter().all(|sample| sample.cpu == PhysCpu(0)));
+    for guest in ["alpha", "gamma"] {
+        let (inside, user) = user_functions(&observed, guest);
+        let hot = inside.get(&format!("{guest}_hot")).copied().unwrap_or(0) as f64 / user as f64;
+        figures::share(format_args!("{guest}_hot by NMI, of 70 %"), hot);
+        // Not one user sample outside of the program's own functions; the shares within four standard errors.
+        assert_eq!(inside.values().sum::<u64>(), user, "{guest}: {inside:?}");
+        assert!(user > 500, "{guest}: {user} user samples");
+        assert!((hot - 0.7).abs() < 4.0 * (0.21 / user as f64).sqrt() + 0.02, "{guest}: {hot}");
+    }
+    // The other guest works in its kernel.
+    let beta: Vec<_> = observed.samples_of(observed.domain("beta")).collect();
+    let in_kernel = beta.iter().filter(|sample| sample.mode == Mode::Kernel);
+    let named = in_kernel.clone().filter(|sample| observed.function(sample).is_some()).count();
+    assert!(named > 50 && named == in_kernel.count(), "{named} named of {} samples", beta.len());
+    let in_hypervisor = observed.samples.iter().filter(|sample| sample.mode == Mode::Hypervisor).count();
+    assert!(in_hypervisor > 50, "{in_hypervisor} in the hypervisor");
+}
+
+/// A guest's user samples by function, and how many there are in all.
+fn user_functions(observed: &Observed, guest: &str) -> (BTreeMap<String, u64>, u64) {
+    let own = ["hot", "warm", "cool", "turn"].map(|function| format!("{guest}_{function}"));
+    let mut inside = BTreeMap::new();
+    let mut user = 0;
+    for sample in observed.samples_of(observed.domain(guest)).filter(|sample| sample.mode == Mode::User) {
+        user += 1;
+        let name = observed.function(sample).unwrap_or("[unknown]");
+        if own.iter().any(|known| known == name) || name == "main" {
+            *inside.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    (inside, user)
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn counters_that_do_not_count_are_not_believed() {
+    let step = slowly().step("distrust").ended(0);
+    let report = slowly().report("distrust.xsr");
+    assert_eq!((report.event().name.as_str(), report.event().source.as_str()), ("cpu-clock", "timer"));
+    assert!(report.notes_say("they do not count"), "{:?}", report.notes);
+    // What a timer can't stand in for is refused in one line, and nothing stays behind.
+    let refusals: Vec<&str> = step.stderr.lines().filter(|line| line.contains("error:")).collect();
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert!(
+        refusals[0].contains("they do not count") && refusals[0].contains("-e cpu-clock"),
+        "{refusals:?}"
+    );
+    assert!(step.stdout.contains("refused with 1"));
+    // Codes, and events that this processor lacks.
+    assert!(step.stdout.contains("counters: AMD, family 0x10"), "{}", step.stdout);
+    assert!(step.stdout.contains("r77e") && step.stdout.contains("lacks it"), "{}", step.stdout);
+    step.left_nothing_loaded();
+}
