@@ -112,13 +112,12 @@ impl Domains {
             known.retain(pid, |tid| threads.contains(&tid));
             let running = known.threads_of(pid);
             for tid in threads {
-                let index = running.iter().find(|(known, _)| *known == tid).and_then(|(_, index)| *index);
-                let is_vcpu = running.iter().any(|(known, _)| *known == tid);
-                if let Some(index) = index.or_else(|| vcpu_index(pid, tid)) {
-                    known.learn(tid, Vcpu { vmm: pid, index: Some(index) });
-                } else if !is_vcpu {
+                let known_index = running.iter().find(|(known, _)| *known == tid).map(|(_, index)| *index);
+                let index = known_index.flatten().or_else(|| vcpu_index(pid, tid));
+                if index.is_none() && known_index.is_none() && !has_run_guest(pid, tid) {
                     continue;
                 }
+                known.learn(tid, Vcpu { vmm: pid, index });
                 if let Some(ns) = accounting::thread_ns(pid, tid) {
                     guest.threads_ns.insert(tid, ns);
                 }
@@ -200,6 +199,12 @@ fn vcpu_index(pid: u32, tid: u32) -> Option<u32> {
     vcpu_of_file(Path::new(&format!("/proc/{pid}/fd/{descriptor}")))
 }
 
+/// Whether the kernel has accounted guest time to a thread: the 43rd field of its `stat`.
+fn has_run_guest(pid: u32, tid: u32) -> bool {
+    let guest_time = stat_field(&format!("/proc/{pid}/task/{tid}/stat"), 43);
+    guest_time.is_some_and(|ticks| ticks > 0)
+}
+
 /// `CPU 3/KVM` (QEMU), `vcpu3` (cloud-hypervisor), `fc_vcpu 3` (Firecracker), `crosvm_vcpu3`, `kvm-vcpu-3` (kvmtool).
 fn index_in_name(name: &str) -> Option<u32> {
     if let Some(rest) = name.strip_prefix("CPU ") {
@@ -209,11 +214,16 @@ fn index_in_name(name: &str) -> Option<u32> {
     digits.trim_start_matches([' ', '-', '_']).parse().ok()
 }
 
-/// When a process began: the 22nd field of its `stat`, counted behind the name, which may hold anything.
+/// When a process began: the 22nd field of its `stat`.
 fn began(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat_field(&format!("/proc/{pid}/stat"), 22)
+}
+
+/// A field of a `stat` file by its number in proc(5), counted from behind the name, which may hold anything.
+fn stat_field(path: &str, number: usize) -> Option<u64> {
+    let stat = fs::read_to_string(path).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(22 - 3)?.parse().ok()
+    fields.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 #[cfg(test)]
