@@ -3,7 +3,6 @@
 //! This is what looking into guests is tested with. No hypervisor is between the guest and QEMU, and the addresses of
 //! its kernel are as random as they are in the field.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +16,7 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::command;
 use crate::disk;
+use crate::emulator::Emulator;
 use crate::files;
 use crate::kernels::Kernel;
 use crate::libraries;
@@ -91,10 +91,11 @@ impl Snapshot {
         }
         fs::create_dir_all(out)?;
         let out = out.canonicalize()?;
-        let program = {
+        let emulator = {
             let cache = Cache::open()?;
             build(guest, &cache, &out)?;
-            newer_qemu(&cache, &out)?
+            // In QEMU 7.2, which is Debian 12's, the kernel of Debian 13 does not run.
+            Emulator::unpacked(&cache, &out)?
         };
         say(format_args!("booting a plain guest with the kernel of {}", guest.release.name()));
         // Sockets have short names only.
@@ -103,7 +104,7 @@ impl Snapshot {
             std::os::unix::fs::symlink(out.join(name), folder.path().join(name))?;
         }
         let memory = out.join("memory");
-        let mut qemu = Qemu::start_program(folder.path(), &program, arguments(guest, &memory))?;
+        let mut qemu = Qemu::start_program(folder.path(), &emulator.program, arguments(guest, &memory))?;
         let mut qmp = Qmp::open(qemu.connect("qmp")?)?;
         let console = folder.path().join("console.log");
         let processes = await_ready(&mut qemu, &console);
@@ -169,30 +170,6 @@ fn build(guest: &PlainGuest, cache: &Cache, out: &Path) -> Result<()> {
     tree.write_folder(&out.join("files/disk"))?;
     File::create(out.join("truth.tar"))?.set_len(TRUTH_BYTES)?;
     Ok(())
-}
-
-/// QEMU 7.2, which is Debian 12's, can't emulate the CPU well enough for the kernel of Debian 13; so all these guests
-/// run in that release's own QEMU, loaded with the libraries of that release.
-fn newer_qemu(cache: &Cache, out: &Path) -> Result<Vec<OsString>> {
-    let wanted = ["qemu-system-x86", "qemu-system-data", "seabios"].map(str::to_owned);
-    let packages = PackageSet::fetch(cache, Release::Trixie, &wanted)?;
-    let program = packages.find(&["usr/bin/qemu-system-x86_64"]).context("qemu-system-x86 has no QEMU")?;
-    let folder = out.join("qemu");
-    fs::create_dir(&folder)?;
-    for (name, path) in libraries::needed(&packages, std::slice::from_ref(&program))? {
-        std::os::unix::fs::symlink(path, folder.join(name))?;
-    }
-    // Firmware is looked for in several folders.
-    let firmware = ["usr/share/qemu/linuxboot_dma.bin", "usr/share/seabios/bios-256k.bin"].map(|file| {
-        let place = packages.find(&[file]).with_context(|| format!("no package has {file}"))?;
-        Ok(place.parent().context("a file has a folder")?.to_owned())
-    });
-    let mut command: Vec<OsString> =
-        vec![folder.join(libraries::LOADER).into(), "--library-path".into(), folder.into(), program.into()];
-    for place in firmware {
-        command.extend(["-L".into(), Result::<PathBuf>::from(place)?.into()]);
-    }
-    Ok(command)
 }
 
 fn arguments(guest: &PlainGuest, memory: &Path) -> Vec<String> {
