@@ -186,6 +186,12 @@ impl Kernel {
         })
     }
 
+    /// The task whose structure is at an address.
+    pub(crate) fn task_at(&self, look: &Look<'_>, structure: GuestVirtual) -> Result<Task, GuestError> {
+        let layout = self.layout(|layouts| &layouts.tasks)?;
+        self.task(look, &self.space(look, "a task"), layout, structure)
+    }
+
     /// Where a root table that the kernel has mapped really is.
     fn root(&self, look: &Look<'_>, pgd: GuestVirtual) -> Result<Option<AddressSpaceRoot>, GuestError> {
         match look.translate(self.tables, pgd) {

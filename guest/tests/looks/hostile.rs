@@ -49,7 +49,7 @@ fn corrupt(shape: Shape) {
     let (clean, usual) = look_at(&linux, None);
     let expected = Found {
         code: 2,
-        tasks: 4,
+        tasks: 5,
         groups: 4,
         mappings: 2 * linux.areas.len(),
         functions: 19,

@@ -64,6 +64,14 @@ fn tasks_are_listed_and_roots_lead_to_them() {
 }
 
 #[test]
+fn the_current_task_of_a_cpu_is_told() {
+    in_each(|_, look, kernel| {
+        assert_eq!(kernel.current_task(look, 1).unwrap().pid, 101);
+        assert!(kernel.current_task(look, 0).is_err());
+    });
+}
+
+#[test]
 fn containers_are_told_in_either_hierarchy() {
     in_each(|_, look, kernel| {
         let tasks = kernel.tasks(look).unwrap();

@@ -25,6 +25,8 @@ const VARIABLES_SIZE: u64 = 0x1_0000;
 const PAGES: u64 = 2 << 20;
 const FILE: u64 = 3 << 20;
 const KERNEL: u64 = 4 << 20;
+/// What the linker gives to a variable of each CPU.
+const PER_CPU: u64 = 0x2_0000;
 /// More than the tables need for each function.
 const TABLE_BYTES: u64 = 40;
 
@@ -146,6 +148,7 @@ impl Linux {
 
     fn write_image(&mut self) {
         let (base, variables_at) = (self.base(), self.variables);
+        let new = self.shape.release == Release::New;
         let types = if self.shape.typed { btf::types(&self.structures) } else { Vec::new() };
         let constant = |name: &str, at: u64| (base + at, b'R', name.to_owned());
         let variable = |name: &str, at: u64| (base + variables_at + at, b'D', name.to_owned());
@@ -164,6 +167,8 @@ impl Linux {
             variable("vmemmap_base", 0x860),
             variable("page_offset_base", 0x868),
             variable("vdso_image_64", 0x880),
+            variable("__per_cpu_offset", 0x8a0),
+            (PER_CPU, b'A', (if new { "pcpu_hot" } else { "current_task" }).to_owned()),
         ];
         if self.shape.typed {
             symbols.push(constant("__start_BTF", TYPES));
@@ -177,7 +182,7 @@ impl Linux {
                 .map(|index| (base + 0x20 + index * 16, b't', format!("do_function_of_some_kind_{index}"))),
         );
         if self.shape.layout == Layout::NothingAbsolute {
-            symbols.remove(0);
+            symbols.retain(|(_, kind, _)| *kind != b'A');
         }
         let tables = kallsyms::tables(&symbols, base, self.shape.layout);
         assert!(TABLES + (tables.len() as u64) < variables_at && types.len() as u64 <= TABLES - TYPES);
@@ -278,6 +283,12 @@ impl Linux {
         let mut tasks = vec![idle];
         tasks.extend((1..4).map(|_| self.object("task_struct")));
         let groups = self.write_cgroups();
+        // The second CPU runs the second thread; its variables are an object.
+        let current = self.ram.allocate(16, 16);
+        let within = if self.shape.release == Release::New { self.at("pcpu_hot", "current_task") } else { 0 };
+        self.ram.write(current + within, &self.pointer(tasks[3]).to_le_bytes());
+        let offset = self.pointer(current) - PER_CPU;
+        self.ram.write(KERNEL + self.variables + 0x8a8, &offset.to_le_bytes());
         for (&task, (comm, pid, tgid, mm)) in tasks.iter().zip(names) {
             self.ram.write(task + self.at("task_struct", "comm"), comm.as_bytes());
             self.set32(task, "task_struct", "pid", pid);
