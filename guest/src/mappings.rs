@@ -177,6 +177,18 @@ impl FileId {
     }
 }
 
+impl Mapping {
+    /// Where in its file the byte is that the process has at `address`.
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        match &self.content {
+            Content::File(piece) if self.range.contains(&address) => {
+                piece.offset.checked_add(address - self.range.start)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Kernel {
     /// What a process has mapped now, by ascending addresses; nothing for a thread of the kernel.
     pub fn mappings(&self, look: &Look<'_>, task: &Task) -> Result<Vec<Mapping>, GuestError> {

@@ -134,6 +134,8 @@ impl Tasks {
 
 impl Kernel {
     /// The tasks that there are now.
+    ///
+    /// In a guest that runs, one that ends at this moment can lead astray; asked again, it is told.
     pub fn tasks(&self, look: &Look<'_>) -> Result<Tasks, GuestError> {
         let layout = self.layout(|layouts| &layouts.tasks)?;
         let space = self.space(look, "the list of tasks");

@@ -212,7 +212,7 @@ fn a_budget_that_is_spent_ends_the_look() {
         });
     }
     assert!(ends.contains("found") && ends.contains("exhausted"), "{ends:?}");
-    let look = Look::new(&linux.ram, Limits { memory: 1 << 20, ..LIMITS });
+    let look = Look::new(&linux.ram, Limits { memory: 1 << 18, ..LIMITS });
     let error = Kernel::find(&look, linux.cr3).unwrap_err();
     assert_eq!(error, KernelError::Read(ReadError::Exhausted(Exhausted::Memory)));
 }

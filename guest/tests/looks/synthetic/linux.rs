@@ -20,7 +20,7 @@ const CONSTANTS: u64 = 0x2_0000;
 const NOTES: u64 = CONSTANTS + 0x400;
 const TYPES: u64 = CONSTANTS + 0x1000;
 const TABLES: u64 = CONSTANTS + 0x8000;
-const VARIABLES_SIZE: u64 = 0x1_0000;
+const VARIABLES_SIZE: u64 = 0x1000;
 /// Where the array of `struct page`, the pages of the file and the kernel's image lie.
 const PAGES: u64 = 2 << 20;
 const FILE: u64 = 3 << 20;
@@ -95,9 +95,9 @@ pub(crate) struct Linux {
 
 impl Linux {
     pub(crate) fn new(shape: Shape) -> Self {
-        let variables = (TABLES + shape.functions * TABLE_BYTES + VARIABLES_SIZE).next_multiple_of(2 << 20)
-            - VARIABLES_SIZE;
-        let mut ram = Ram::new(shape.levels, shape.frames, KERNEL + variables + VARIABLES_SIZE);
+        let variables = (TABLES + shape.functions * TABLE_BYTES).next_multiple_of(PAGE);
+        let size = (KERNEL + variables + VARIABLES_SIZE).next_multiple_of(2 << 20);
+        let mut ram = Ram::new(shape.levels, shape.frames, size);
         let root = ram.allocate(PAGE, PAGE);
         let (direct_map, page_array) = match shape.levels {
             Levels::Four => (0xffff_9a00_0000_0000, 0xffff_f2c0_0000_0000),
