@@ -131,7 +131,8 @@ pub fn elf(input: &[u8]) {
     let Ok(elf) = Elf::read(input, &budget) else { return };
     let _ = elf.build_id(input, &budget);
     let _ = elf.linked_address(input.len() as u64 / 2);
-    for source in [FunctionSource::DynamicSymbols, FunctionSource::SymbolTable, FunctionSource::MiniDebugInfo] {
+    for source in [FunctionSource::DynamicSymbols, FunctionSource::SymbolTable, FunctionSource::MiniDebugInfo]
+    {
         if let Ok(functions) = elf.functions(input, &budget, source) {
             assert!(functions.iter().len() == functions.len());
         }
