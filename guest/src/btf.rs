@@ -9,6 +9,7 @@ use std::{cell::Cell, collections::HashMap};
 use crate::{
     budget::{Budget, Exhausted},
     error::LayoutError,
+    words::u32_at,
 };
 
 const MAGIC: [u8; 2] = [0x9f, 0xeb];
@@ -226,8 +227,4 @@ fn trailing(kind: &Type) -> Option<usize> {
         2 | 7..=12 | 16 | 18 => 0, // pointer, forward, typedef, volatile, const, restrict, function, float, type tag
         _ => return None,
     })
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }

@@ -1,5 +1,7 @@
 //! Build ids: what tells one build of a program from every other, in ELF notes (`NT_GNU_BUILD_ID`).
 
+use crate::words::u32_at;
+
 const NT_GNU_BUILD_ID: u32 = 3;
 const OWNER: &[u8] = b"GNU\0";
 const MAX_NOTES: usize = 256;
@@ -7,10 +9,9 @@ const MAX_NOTES: usize = 256;
 /// The first build id among notes, which are padded to 4 bytes.
 pub(crate) fn in_notes(mut notes: &[u8]) -> Option<&[u8]> {
     for _ in 0..MAX_NOTES {
-        let (header, rest) = notes.split_first_chunk::<12>()?;
-        let [name, content, kind] = [0, 4, 8]
-            .map(|at| u32::from_le_bytes(*header[at..].first_chunk().expect("the header has three words")));
-        let (name, content) = (name as usize, content as usize);
+        let [name, content, kind] = [0, 4, 8].map(|at| u32_at(notes, at));
+        let (name, content, kind) = (name? as usize, content? as usize, kind?);
+        let rest = notes.get(12..)?;
         let content_at = name.checked_next_multiple_of(4)?;
         let end = content_at.checked_add(content)?;
         if kind == NT_GNU_BUILD_ID && rest.get(..name)? == OWNER {

@@ -20,6 +20,7 @@ use crate::{
     budget::{Budget, Exhausted},
     kernel_image::{Banner, IMAGES, Piece},
     symbols::SymbolList,
+    words::{u32_at, u64_at},
 };
 
 const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
@@ -54,14 +55,6 @@ pub(crate) fn find(
         }
     }
     Ok(None)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// The strings that bytes of compressed names stand for.

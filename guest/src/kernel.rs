@@ -1,20 +1,24 @@
 //! A guest's kernel, found from the page-table root of any of its samples.
 
+use std::ops::Range;
+
 use profile::GuestVirtual;
 
 use crate::{
     btf::Btf,
     build_id,
     cgroups::CgroupLayout,
+    current::CurrentLayout,
     error::{GuestError, KernelError, LayoutError, ReadError},
     generated::GeneratedLayout,
     kallsyms,
     kernel_image::{self, Banner, IMAGES, KernelImage, Piece},
-    look::{GuestAddress, Look, Space},
+    look::{GuestAddress, Look, Space, unless_exhausted},
     mappings::MappingLayout,
     modules::ModuleLayout,
     page_cache::PageCacheLayout,
     page_tables::PageTables,
+    places::Places,
     symbols::SymbolList,
     tasks::TaskLayout,
     vdso::VdsoLayout,
@@ -36,22 +40,6 @@ pub struct Kernel {
     symbols: SymbolList,
 }
 
-/// Where the kernel keeps what is looked at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
-    text: Option<GuestVirtual>,
-    banner: Option<GuestVirtual>,
-    pub(crate) init_task: Option<GuestVirtual>,
-    pub(crate) modules: Option<GuestVirtual>,
-    pub(crate) bpf_symbols: Option<GuestVirtual>,
-    pub(crate) trampolines: Option<GuestVirtual>,
-    pub(crate) special_mapping: Option<GuestVirtual>,
-    pub(crate) vdso: Option<GuestVirtual>,
-    /// The first page's `struct page`, and where the first page of memory is mapped.
-    pub(crate) page_array: GuestVirtual,
-    pub(crate) direct_map: GuestVirtual,
-}
-
 /// Where the running kernel's structures have their members. Each is known or missing for itself.
 #[derive(Debug)]
 pub(crate) struct Layouts {
@@ -62,6 +50,7 @@ pub(crate) struct Layouts {
     pub(crate) mappings: Result<MappingLayout, LayoutError>,
     pub(crate) page_cache: Result<PageCacheLayout, LayoutError>,
     pub(crate) vdso: Result<VdsoLayout, LayoutError>,
+    pub(crate) current: CurrentLayout,
 }
 
 impl Kernel {
@@ -103,73 +92,22 @@ impl Kernel {
         symbols: SymbolList,
         banners: Vec<Banner>,
     ) -> Result<Self, ReadError> {
-        let found = symbols.addresses([
-            "_text",
-            "linux_banner",
-            "init_task",
-            "modules",
-            "bpf_kallsyms",
-            "ftrace_ops_trampoline_list",
-            "special_mapping_vmops",
-            "vdso_image_64",
-            // Its name since 6.15.
-            "vdso64_image",
-            "vmemmap_base",
-            "page_offset_base",
-            "__start_BTF",
-            "__stop_BTF",
-            "__start_notes",
-            "__stop_notes",
-            "init_mm",
-        ]);
-        let [
-            text,
-            banner_at,
-            init_task,
-            modules,
-            bpf_symbols,
-            trampolines,
-            special_mapping,
-            vdso,
-            newer_vdso,
-            ..,
-        ] = found;
-        let [.., page_array, direct_map, btf_start, btf_end, notes_start, notes_end, init_mm] = found;
-        let space = look.space(tables, "the kernel's own image");
-        // Where they are no variables, memory is not moved at random, and they are these.
-        let variable = |place: Option<GuestVirtual>, fixed| match place {
-            Some(place) => {
-                unless_exhausted(space.u64(place)).map(|value| GuestVirtual(value.unwrap_or(fixed)))
-            }
-            None => Ok(GuestVirtual(fixed)),
-        };
-        let places = Places {
-            text,
-            banner: banner_at,
-            init_task,
-            modules,
-            bpf_symbols,
-            trampolines,
-            special_mapping,
-            vdso: vdso.or(newer_vdso),
-            page_array: variable(page_array, 0xffff_ea00_0000_0000)?,
-            direct_map: variable(direct_map, 0xffff_8880_0000_0000)?,
-        };
-
-        let notes = unless_exhausted(between(&space, notes_start, notes_end, MAX_NOTES))?.flatten();
-        let build_id = notes.as_deref().and_then(build_id::in_notes).map(<[u8]>::to_vec);
-        let btf = match unless_exhausted(between(&space, btf_start, btf_end, MAX_BTF))?.flatten() {
+        let image = look.space(tables, "the kernel's own image");
+        let places = Places::of(&symbols, &image)?;
+        let build_id = part(&image, &places.notes, MAX_NOTES)?
+            .and_then(|notes| Some(build_id::in_notes(&notes)?.to_vec()));
+        let btf = match part(&image, &places.types, MAX_BTF)? {
             Some(bytes) => Btf::parse(bytes, look.budget())?,
             None => Err(LayoutError::NoBtf),
         };
-        let tables = match (&btf, init_mm) {
-            (Ok(btf), Some(init_mm)) => lasting_tables(&space, look, tables, btf, init_mm)?,
+        let tables = match (&btf, places.init_mm) {
+            (Ok(btf), Some(init_mm)) => lasting_tables(&image, look, tables, btf, init_mm)?,
             _ => tables,
         };
-        let layouts = btf.map(|btf| Layouts::of(&btf));
         // The list was found to have it there.
-        let banner = banners.into_iter().find(|banner| Some(GuestVirtual(banner.address)) == banner_at);
+        let banner = banners.into_iter().find(|banner| Some(GuestVirtual(banner.address)) == places.banner);
         let banner = banner.map(|banner| banner.text).unwrap_or_default();
+        let layouts = btf.map(|btf| Layouts::of(&btf));
         Ok(Self { tables, places, layouts, banner, build_id, symbols })
     }
 
@@ -253,6 +191,7 @@ impl Layouts {
             mappings: MappingLayout::of(btf),
             page_cache: PageCacheLayout::of(btf),
             vdso: VdsoLayout::of(btf),
+            current: CurrentLayout::of(btf),
         }
     }
 }
@@ -277,25 +216,12 @@ fn lasting_tables(
     Ok(if same { own } else { tables })
 }
 
-/// The bytes from one symbol to another within the image.
-fn between(
-    space: &Space<'_>,
-    start: Option<GuestVirtual>,
-    end: Option<GuestVirtual>,
-    max: u64,
-) -> Result<Option<Vec<u8>>, GuestError> {
-    let (Some(start), Some(end)) = (start, end) else { return Ok(None) };
-    let length = end.0.wrapping_sub(start.0);
-    if length > max || !IMAGES.contains(&start.0) {
+/// The bytes of a part of the image, if it has such a part and it is no larger than any.
+fn part(image: &Space<'_>, range: &Option<Range<u64>>, max: u64) -> Result<Option<Vec<u8>>, ReadError> {
+    let Some(range) = range else { return Ok(None) };
+    let length = range.end.wrapping_sub(range.start);
+    if length > max || !IMAGES.contains(&range.start) {
         return Ok(None);
     }
-    space.bytes(start, length as usize).map(Some)
-}
-
-/// Lets what can't be read be missing, but not go on when the budget is spent.
-fn unless_exhausted<T>(result: Result<T, GuestError>) -> Result<Option<T>, ReadError> {
-    match result {
-        Err(GuestError::Exhausted(exhausted)) => Err(exhausted.into()),
-        other => Ok(other.ok()),
-    }
+    unless_exhausted(image.bytes(GuestVirtual(range.start), length as usize))
 }

@@ -187,6 +187,14 @@ impl<'a> Space<'a> {
     }
 }
 
+/// Lets what can't be read be missing, but does not go on when the budget is spent.
+pub(crate) fn unless_exhausted<T>(result: Result<T, GuestError>) -> Result<Option<T>, ReadError> {
+    match result {
+        Err(GuestError::Exhausted(exhausted)) => Err(exhausted.into()),
+        other => Ok(other.ok()),
+    }
+}
+
 /// Arithmetic on addresses that a guest gave: it wraps, as the processor's does.
 pub(crate) trait GuestAddress: Copy {
     fn plus(self, bytes: u64) -> Self;

@@ -6,6 +6,7 @@ use crate::{
     btf::Btf,
     error::{GuestError, LayoutError},
     look::Space,
+    words::u64_at,
 };
 
 const NODE: usize = 256;
@@ -101,7 +102,7 @@ impl Walk<'_> {
         };
         let mut node = [0; NODE];
         space.read(GuestVirtual(address), &mut node)?;
-        let word = |at: usize| node[at..].first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes));
+        let word = |at: usize| u64_at(&node, at).unwrap_or(0);
         if word(0) == address {
             // Its own parent: how nodes are marked that are no part of the tree any more.
             return Err(space.damaged("a tree was changed meanwhile"));

@@ -151,7 +151,7 @@ pub enum Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePiece {
     /// Its path as processes at the guest's own root see it, with ` (deleted)` behind it where that holds: untrusted
-    /// text.
+    /// text. Empty where it could not be read: what is mapped is known all the same.
     pub path: String,
     /// The number of its inode, as `stat` shows it.
     pub inode: u64,
@@ -174,6 +174,18 @@ impl FileId {
     /// The file's size in bytes.
     pub fn size(self) -> u64 {
         self.size
+    }
+}
+
+impl Mapping {
+    /// Where in its file the byte is that the process has at `address`.
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        match &self.content {
+            Content::File(piece) if self.range.contains(&address) => {
+                piece.offset.checked_add(address - self.range.start)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -297,8 +309,12 @@ impl Files<'_> {
         if let Some(user) = self.backed(file)? {
             (mount, dentry, inode) = user;
         }
+        let path = match layout.paths.path(&space, mount, dentry) {
+            Err(GuestError::Exhausted(exhausted)) => return Err(exhausted.into()),
+            path => path.unwrap_or_default(),
+        };
         let described = FilePiece {
-            path: layout.paths.path(&space, mount, dentry)?,
+            path,
             inode: space.u64(inode.plus(layout.inode_number))?,
             offset: 0,
             file: FileId { pages, size },

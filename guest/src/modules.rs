@@ -10,6 +10,7 @@ use crate::{
     kernel::Kernel,
     look::{GuestAddress, Look, Space},
     symbols::SymbolList,
+    words::{u32_at, u64_at},
 };
 
 const MAX_MODULES: usize = 4096;
@@ -107,22 +108,23 @@ impl Kernel {
         let kinds = space.bytes(space.pointer(table.plus(layout.kinds))?, count)?;
         let symbols = symbols.as_chunks::<SYMBOL>().0;
         let strings = space.pointer(table.plus(layout.strings))?;
-        let strings = strings_up_to(&space, strings, symbols.iter().map(|symbol| u32_at(symbol, 0)).max())?;
+        let strings =
+            strings_up_to(&space, strings, symbols.iter().filter_map(|symbol| u32_at(symbol, 0)).max())?;
         space.budget().memory(SymbolList::bytes(count, strings.len()))?;
         let mut list = SymbolList::with_capacity(count, strings.len());
         let mut text = 0;
         for (symbol, &kind) in symbols.iter().zip(&kinds) {
-            let name = strings.get(u32_at(symbol, 0) as usize..).unwrap_or_default();
+            let (Some(name), Some(value)) = (u32_at(symbol, 0), u64_at(symbol, 8)) else { break };
+            let name = strings.get(name as usize..).unwrap_or_default();
             let name = &name[..name.len().min(MAX_NAME)];
             let name = String::from_utf8_lossy(&name[..memchr::memchr(0, name).unwrap_or(0)]);
-            let value = symbol[8..].first_chunk().expect("a symbol has two words of 8 bytes");
             if !name.is_empty() {
                 // Forged symbols can share one long string, and make much of it.
                 text += name.len();
                 if text > 2 * strings.len() + MAX_NAME {
                     space.budget().memory(name.len() as u64)?;
                 }
-                list.push(u64::from_le_bytes(*value), kind, &name);
+                list.push(value, kind, &name);
             }
         }
         Ok(list)
@@ -136,8 +138,4 @@ fn strings_up_to(space: &Space<'_>, start: GuestVirtual, last: Option<u32>) -> R
     strings.extend(space.text(start.plus(length), MAX_NAME)?.as_bytes());
     strings.push(0);
     Ok(strings)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |&word| u32::from_le_bytes(word))
 }

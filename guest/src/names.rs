@@ -1,11 +1,20 @@
 //! Rows with names, as compact as they are handed on: all names lie in one string.
 
+use std::fmt;
+
 /// Rows, each with a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Named<T> {
     /// Each with where its name ends in `text`; it begins where that of the row before ends.
     rows: Vec<(T, u32)>,
     text: String,
+}
+
+impl<T> fmt::Debug for Named<T> {
+    /// A summary: they are too many to print.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows", self.rows.len())
+    }
 }
 
 impl<T> Default for Named<T> {

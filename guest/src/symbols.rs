@@ -1,5 +1,7 @@
 //! The list of a kernel's or a module's symbols.
 
+use std::collections::{HashMap, HashSet};
+
 use profile::GuestVirtual;
 
 use crate::names::Named;
@@ -62,14 +64,16 @@ impl SymbolList {
         self.rows.iter().map(symbol)
     }
 
-    /// The addresses of the symbols with these names, found in one pass; of equal names the first counts.
-    pub fn addresses<const N: usize>(&self, names: [&str; N]) -> [Option<GuestVirtual>; N] {
-        let mut found = [None; N];
-        for symbol in self.iter() {
-            for (place, name) in found.iter_mut().zip(names) {
-                if place.is_none() && symbol.name == name {
-                    *place = Some(symbol.address);
-                }
+    /// The addresses of the symbols that have these names, found in one pass; of equal names the first counts.
+    pub fn addresses<'a>(&self, names: &[&'a str]) -> HashMap<&'a str, GuestVirtual> {
+        let mut found = HashMap::new();
+        // Few symbols are as long as one of the names, and of those few begin alike.
+        let lengths: HashSet<usize> = names.iter().map(|name| name.len()).collect();
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+        let is_length: Vec<bool> = (0..=longest).map(|length| lengths.contains(&length)).collect();
+        for symbol in self.iter().filter(|symbol| is_length.get(symbol.name.len()) == Some(&true)) {
+            if let Some(&name) = names.iter().find(|&&name| name == symbol.name) {
+                found.entry(name).or_insert(symbol.address);
             }
         }
         found
@@ -88,6 +92,6 @@ mod tests {
         list.push(2, b'T', "three");
         let rows: Vec<_> = list.iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name)).collect();
         assert_eq!(rows, [(3, 't', "three"), (1, 'D', ""), (2, 'T', "three")]);
-        assert_eq!(list.addresses(["three", "four"]), [Some(GuestVirtual(3)), None]);
+        assert_eq!(list.addresses(&["three", "four"]), HashMap::from([("three", GuestVirtual(3))]));
     }
 }

@@ -134,6 +134,8 @@ impl Tasks {
 
 impl Kernel {
     /// The tasks that there are now.
+    ///
+    /// In a guest that runs, one that ends at this moment can lead astray; asked again, it is told.
     pub fn tasks(&self, look: &Look<'_>) -> Result<Tasks, GuestError> {
         let layout = self.layout(|layouts| &layouts.tasks)?;
         let space = self.space(look, "the list of tasks");
@@ -184,6 +186,12 @@ impl Kernel {
             structure,
             mm,
         })
+    }
+
+    /// The task whose structure is at an address.
+    pub(crate) fn task_at(&self, look: &Look<'_>, structure: GuestVirtual) -> Result<Task, GuestError> {
+        let layout = self.layout(|layouts| &layouts.tasks)?;
+        self.task(look, &self.space(look, "a task"), layout, structure)
     }
 
     /// Where a root table that the kernel has mapped really is.

@@ -19,6 +19,7 @@ use crate::{
     build_id,
     error::GuestError,
     file::{FileBytes, FileError},
+    words,
 };
 
 const HEADER: usize = 64;
@@ -104,17 +105,17 @@ struct SectionHeaders {
     names: u16,
 }
 
-/// Words of a structure that has been read whole.
+/// Words of structures that have been read whole, so that none is missing.
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes[at..].first_chunk().map_or(0, |&word| u16::from_le_bytes(word))
+    words::u16_at(bytes, at).unwrap_or(0)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |&word| u32::from_le_bytes(word))
+    words::u32_at(bytes, at).unwrap_or(0)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |&word| u64::from_le_bytes(word))
+    words::u64_at(bytes, at).unwrap_or(0)
 }
 
 impl Elf {

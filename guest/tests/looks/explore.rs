@@ -27,8 +27,9 @@ pub(crate) fn explore(look: &Look<'_>, kernel: &Kernel) -> Found {
     {
         found.functions += listed(&elf, &library[..], look);
     }
+    found.tasks += usize::from(kernel.current_task(look, 1).is_ok());
     let tasks = kernel.tasks(look).unwrap_or_default();
-    found.tasks = tasks.len();
+    found.tasks += tasks.len();
     for task in tasks.iter() {
         found.groups += usize::from(kernel.cgroup(look, task).is_ok());
         let mappings = kernel.mappings(look, task).unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::{
 
 const LIMITS: Limits = Limits { work: 4 << 20, memory: 256 << 20, time: None };
 /// Corrupted guests of each shape.
-const GUESTS: u32 = 800;
+const GUESTS: u32 = 2000;
 
 /// Numbers that are the same in each run (xorshift).
 struct Numbers(u64);
@@ -49,7 +49,7 @@ fn corrupt(shape: Shape) {
     let (clean, usual) = look_at(&linux, None);
     let expected = Found {
         code: 2,
-        tasks: 4,
+        tasks: 5,
         groups: 4,
         mappings: 2 * linux.areas.len(),
         functions: 19,
@@ -118,7 +118,7 @@ fn corrupted_pv_guests_do_no_harm() {
 fn tables_that_contain_themselves_end() {
     let mut linux = Linux::new(Shape::PLAIN);
     // Every entry of a table leads to the table itself, so that every address is mapped.
-    let root = 0x7f_f000_u64;
+    let root = 0x3f_f000_u64;
     for entry in 0..512 {
         linux.ram.write(root + entry * 8, &(root | 0x67).to_le_bytes());
     }
@@ -150,6 +150,52 @@ fn lists_and_trees_that_contain_themselves_end() {
 }
 
 #[test]
+fn structures_that_contain_themselves_end() {
+    let mut linux = Linux::new(Shape::PLAIN);
+    let (place, length) = linux.types();
+    // task_struct has as many members as there is room for, each without a name and a task_struct.
+    let strings = b"\0task_struct\0";
+    let members = (length - 24 - 12 - strings.len()) / 12;
+    let types = 12 + 12 * members;
+    let mut words = vec![0x0001_eb9f, 24, 0, types as u32, types as u32, strings.len() as u32];
+    words.extend([1, 4 << 24 | members as u32, 8]);
+    words.extend([0, 1, 0].repeat(members));
+    let mut forged: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    forged.extend(strings);
+    linux.ram.write(place as u64, &forged);
+    let look = Look::new(&linux.ram, LIMITS);
+    let kernel = Kernel::find(&look, linux.cr3).unwrap();
+    let error = kernel.tasks(&look).unwrap_err();
+    assert_eq!(error.to_string(), "this kernel has no task_struct.tasks");
+}
+
+#[test]
+fn a_flood_of_tables_ends() {
+    let mut linux = Linux::new(Shape { functions: 100_000, ..Shape::PLAIN });
+    let (place, length) = linux.tables();
+    let (mut tokens, mut index) = (Vec::new(), Vec::new());
+    for token in 0..256_u32 {
+        index.extend((tokens.len() as u16).to_le_bytes());
+        match char::from_u32(token).filter(char::is_ascii_digit) {
+            Some(digit) => tokens.push(digit as u8),
+            None => tokens.extend(b"ab"),
+        }
+        tokens.push(0);
+    }
+    tokens.resize(tokens.len().next_multiple_of(8), 0);
+    tokens.extend(index);
+    // Half of the room is full of what could be markers, the rest of what could be tokens.
+    let markers: Vec<u8> =
+        [20_000, 0].into_iter().chain((1..80).map(|index| index * 4096)).flat_map(u32::to_le_bytes).collect();
+    let half = length / 2;
+    let flood = markers.into_iter().cycle().take(half).chain(tokens.into_iter().cycle().take(half));
+    linux.ram.write(place as u64, &flood.collect::<Vec<u8>>());
+    let look = Look::new(&linux.ram, LIMITS);
+    let error = Kernel::find(&look, linux.cr3).unwrap_err();
+    assert_eq!(error, KernelError::Read(ReadError::Exhausted(Exhausted::Work)));
+}
+
+#[test]
 fn a_budget_that_is_spent_ends_the_look() {
     let linux = Linux::new(Shape::PLAIN);
     let mut ends = BTreeSet::new();
@@ -166,7 +212,7 @@ fn a_budget_that_is_spent_ends_the_look() {
         });
     }
     assert!(ends.contains("found") && ends.contains("exhausted"), "{ends:?}");
-    let look = Look::new(&linux.ram, Limits { memory: 1 << 20, ..LIMITS });
+    let look = Look::new(&linux.ram, Limits { memory: 1 << 18, ..LIMITS });
     let error = Kernel::find(&look, linux.cr3).unwrap_err();
     assert_eq!(error, KernelError::Read(ReadError::Exhausted(Exhausted::Memory)));
 }

@@ -64,6 +64,14 @@ fn tasks_are_listed_and_roots_lead_to_them() {
 }
 
 #[test]
+fn the_current_task_of_a_cpu_is_told() {
+    in_each(|_, look, kernel| {
+        assert_eq!(kernel.current_task(look, 1).unwrap().pid, 101);
+        assert!(kernel.current_task(look, 0).is_err());
+    });
+}
+
+#[test]
 fn containers_are_told_in_either_hierarchy() {
     in_each(|_, look, kernel| {
         let tasks = kernel.tasks(look).unwrap();
@@ -81,6 +89,8 @@ fn mappings_are_those_of_the_process() {
         let Content::File(piece) = &found[0].content else { panic!("{:?}", found[0]) };
         assert_eq!((&*piece.path, piece.inode, piece.file.size()), ("/bin/server", 77, FILE_SIZE));
         assert!(found[0].executable && !found[0].writable && found[1].writable);
+        let offsets = [0x40_0123, 0x3f_ffff, 0x100_0000].map(|address| found[0].file_offset(address));
+        assert_eq!((offsets, found[1].file_offset(0x100_0000)), ([Some(0x123), None, None], None));
         assert_eq!((&found[1].content, &found[2].content), (&Content::Heap, &Content::Anonymous));
         let last: Vec<_> = found[found.len() - 2..].iter().map(|mapping| mapping.content.clone()).collect();
         assert_eq!(last, [Content::Stack, Content::Special("[vdso]".to_owned())]);

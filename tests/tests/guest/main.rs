@@ -7,6 +7,7 @@
 // The questions.
 mod files;
 mod kernels;
+mod machine_frames;
 mod processes;
 
 // What they are answered with.

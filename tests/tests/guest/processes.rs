@@ -134,3 +134,35 @@ fn samples_in_user_mode_belong_to_a_process_that_has_their_code() {
         machine.figure("samples in user mode, all in code of their process", format_args!("{names:?}"));
     }
 }
+
+#[test]
+#[ignore = "boots a machine: cargo xtask test"]
+fn the_current_task_is_that_whose_page_tables_a_cpu_has() {
+    for machine in machines::all() {
+        let look = machine.look();
+        let kernel = machine.kernel(&look);
+        let tasks = kernel.tasks(&look).unwrap();
+        // Memory is as it was when the last registers were read.
+        let cpus = machine.snapshot.registers.iter().map(|sample| sample.cpu).max().unwrap() as usize + 1;
+        for sample in machine.snapshot.registers.iter().rev().take(cpus) {
+            let current = kernel.current_task(&look, sample.cpu).unwrap();
+            assert!(
+                current.pid == 0 || tasks.iter().any(|task| *task == current),
+                "{}: {current:?}",
+                machine.name
+            );
+            if sample.cpl == 3 {
+                assert_eq!(
+                    Some(current.tgid),
+                    tasks.process(sample.cr3).map(|task| task.tgid),
+                    "{}",
+                    machine.name
+                );
+            }
+            machine.figure(
+                "current task",
+                format_args!("CPU {}, level {}: {}", sample.cpu, sample.cpl, current.comm),
+            );
+        }
+    }
+}

@@ -5,7 +5,7 @@ use guest::{Frames, Levels};
 use super::{
     btf, elf,
     kallsyms::{self, Entry, Layout},
-    ram::{Access, KERNEL, Ram},
+    ram::{Access, Ram},
     structures::{self, Structure},
     trees,
 };
@@ -20,12 +20,15 @@ const CONSTANTS: u64 = 0x2_0000;
 const NOTES: u64 = CONSTANTS + 0x400;
 const TYPES: u64 = CONSTANTS + 0x1000;
 const TABLES: u64 = CONSTANTS + 0x8000;
-const VARIABLES: u64 = 0x1f_0000;
-const IMAGE: u64 = 0x20_0000;
-/// Where the array of `struct page` and the pages of the file lie.
-const PAGES: u64 = 4 << 20;
-const FILE: u64 = 5 << 20;
-const FUNCTIONS: u64 = 4400;
+const VARIABLES_SIZE: u64 = 0x1000;
+/// Where the array of `struct page`, the pages of the file and the kernel's image lie.
+const PAGES: u64 = 2 << 20;
+const FILE: u64 = 3 << 20;
+const KERNEL: u64 = 4 << 20;
+/// What the linker gives to a variable of each CPU.
+const PER_CPU: u64 = 0x2_0000;
+/// More than the tables need for each function.
+const TABLE_BYTES: u64 = 40;
 
 /// The size of the file, a little less than 70 pages.
 pub(crate) const FILE_SIZE: u64 = 70 * PAGE - 100;
@@ -53,6 +56,7 @@ pub(crate) struct Shape {
     /// Whether it has protected its constants.
     pub(crate) protected: bool,
     pub(crate) slide: u64,
+    pub(crate) functions: u64,
 }
 
 impl Shape {
@@ -65,6 +69,7 @@ impl Shape {
         typed: true,
         protected: true,
         slide: 0x123_0000,
+        functions: 4400,
     };
 }
 
@@ -82,13 +87,17 @@ pub(crate) struct Linux {
     pub(crate) areas: Vec<(u64, u64)>,
     pub(crate) structures: Vec<Structure>,
     root: u64,
+    /// Where in the image its variables begin.
+    variables: u64,
     direct_map: u64,
     page_array: u64,
 }
 
 impl Linux {
     pub(crate) fn new(shape: Shape) -> Self {
-        let mut ram = Ram::new(shape.levels, shape.frames);
+        let variables = (TABLES + shape.functions * TABLE_BYTES).next_multiple_of(PAGE);
+        let size = (KERNEL + variables + VARIABLES_SIZE).next_multiple_of(2 << 20);
+        let mut ram = Ram::new(shape.levels, shape.frames, size);
         let root = ram.allocate(PAGE, PAGE);
         let (direct_map, page_array) = match shape.levels {
             Levels::Four => (0xffff_9a00_0000_0000, 0xffff_f2c0_0000_0000),
@@ -106,6 +115,7 @@ impl Linux {
             areas: Vec::new(),
             structures,
             root,
+            variables,
             direct_map,
             page_array,
         };
@@ -127,8 +137,9 @@ impl Linux {
             self.ram.map(self.root, self.direct_map + physical, physical, large, DATA);
         }
         let constant = if self.shape.protected { CONSTANT } else { DATA };
+        let end = self.variables + VARIABLES_SIZE;
         for (start, end, access) in
-            [(0, CONSTANTS, CODE), (CONSTANTS, VARIABLES, constant), (VARIABLES, IMAGE, DATA)]
+            [(0, CONSTANTS, CODE), (CONSTANTS, self.variables, constant), (self.variables, end, DATA)]
         {
             self.ram.map_pages(self.root, self.base() + start, KERNEL + start, end - start, access);
         }
@@ -136,10 +147,11 @@ impl Linux {
     }
 
     fn write_image(&mut self) {
-        let base = self.base();
+        let (base, variables_at) = (self.base(), self.variables);
+        let new = self.shape.release == Release::New;
         let types = if self.shape.typed { btf::types(&self.structures) } else { Vec::new() };
         let constant = |name: &str, at: u64| (base + at, b'R', name.to_owned());
-        let variable = |name: &str, at: u64| (base + VARIABLES + at, b'D', name.to_owned());
+        let variable = |name: &str, at: u64| (base + variables_at + at, b'D', name.to_owned());
         let mut symbols = vec![
             (0x1_4000, b'A', "cpu_number".to_owned()),
             (base, b'T', "_text".to_owned()),
@@ -155,6 +167,8 @@ impl Linux {
             variable("vmemmap_base", 0x860),
             variable("page_offset_base", 0x868),
             variable("vdso_image_64", 0x880),
+            variable("__per_cpu_offset", 0x8a0),
+            (PER_CPU, b'A', (if new { "pcpu_hot" } else { "current_task" }).to_owned()),
         ];
         if self.shape.typed {
             symbols.push(constant("__start_BTF", TYPES));
@@ -164,13 +178,14 @@ impl Linux {
             symbols.push((base + 0x10, b't', format!("long_{}", "x".repeat(300))));
         }
         symbols.extend(
-            (0..FUNCTIONS).map(|index| (base + 0x20 + index * 16, b't', format!("do_function_{index}"))),
+            (0..self.shape.functions)
+                .map(|index| (base + 0x20 + index * 16, b't', format!("do_function_of_some_kind_{index}"))),
         );
         if self.shape.layout == Layout::NothingAbsolute {
-            symbols.remove(0);
+            symbols.retain(|(_, kind, _)| *kind != b'A');
         }
         let tables = kallsyms::tables(&symbols, base, self.shape.layout);
-        assert!(TABLES + (tables.len() as u64) < VARIABLES && types.len() as u64 <= TABLES - TYPES);
+        assert!(TABLES + (tables.len() as u64) < variables_at && types.len() as u64 <= TABLES - TYPES);
 
         let note: Vec<u8> =
             [4_u32, 20, 3].into_iter().flat_map(u32::to_le_bytes).chain(*b"GNU\0").chain(0..20).collect();
@@ -178,7 +193,7 @@ impl Linux {
         for (at, bytes) in [(CONSTANTS, &banner[..]), (NOTES, &note), (TYPES, &types), (TABLES, &tables)] {
             self.ram.write(KERNEL + at, bytes);
         }
-        let variables = KERNEL + VARIABLES;
+        let variables = KERNEL + self.variables;
         self.set(variables + 0x400, "mm_struct", "pgd", self.direct_map + self.root);
         // What it gives to processes is here the file that its one process runs.
         let library = self.direct_map + FILE;
@@ -229,9 +244,9 @@ impl Linux {
     /// Makes a list of one, whose head is a variable.
     fn link(&mut self, variable: u64, object: u64, structure: &str, member: &str) {
         let link = self.at(structure, member);
-        let head = KERNEL + VARIABLES + variable;
+        let head = KERNEL + self.variables + variable;
         self.ram.write(head, &self.pointer(object + link).to_le_bytes());
-        let head = self.base() + VARIABLES + variable;
+        let head = self.base() + self.variables + variable;
         self.ram.write(object + link, &head.to_le_bytes());
     }
 
@@ -258,7 +273,7 @@ impl Linux {
         }
         trees::write_areas(self, mm, file);
 
-        let idle = KERNEL + VARIABLES;
+        let idle = KERNEL + self.variables;
         let names = [
             ("swapper/0", 0, 0, 0),
             ("kthreadd", 2, 2, 0),
@@ -268,6 +283,12 @@ impl Linux {
         let mut tasks = vec![idle];
         tasks.extend((1..4).map(|_| self.object("task_struct")));
         let groups = self.write_cgroups();
+        // The second CPU runs the second thread; its variables are an object.
+        let current = self.ram.allocate(16, 16);
+        let within = if self.shape.release == Release::New { self.at("pcpu_hot", "current_task") } else { 0 };
+        self.ram.write(current + within, &self.pointer(tasks[3]).to_le_bytes());
+        let offset = self.pointer(current) - PER_CPU;
+        self.ram.write(KERNEL + self.variables + 0x8a8, &offset.to_le_bytes());
         for (&task, (comm, pid, tgid, mm)) in tasks.iter().zip(names) {
             self.ram.write(task + self.at("task_struct", "comm"), comm.as_bytes());
             self.set32(task, "task_struct", "pid", pid);
@@ -278,14 +299,14 @@ impl Linux {
         }
         // The list of all processes, in a circle; the first of it is a variable of the kernel.
         let link = self.at("task_struct", "tasks");
-        let first = self.base() + VARIABLES + link;
+        let first = self.base() + self.variables + link;
         let places = [first, self.pointer(tasks[1] + link), self.pointer(tasks[2] + link)];
         for (index, &task) in tasks[..3].iter().enumerate() {
             self.ram.write(task + link, &places[(index + 1) % 3].to_le_bytes());
         }
         // The lists of their threads.
         let link = self.at("task_struct", "thread_node");
-        let first = self.base() + VARIABLES + link;
+        let first = self.base() + self.variables + link;
         let groups = [
             vec![(idle, first)],
             vec![(tasks[1], self.pointer(tasks[1] + link))],
@@ -371,6 +392,16 @@ impl Linux {
         file
     }
 
+    /// Where in memory the type information is, and how long it is.
+    pub(crate) fn types(&self) -> (usize, usize) {
+        ((KERNEL + TYPES) as usize, btf::types(&self.structures).len())
+    }
+
+    /// Where in memory there is room for the tables of symbols, and how much.
+    pub(crate) fn tables(&self) -> (usize, usize) {
+        ((KERNEL + TABLES) as usize, (self.variables - TABLES) as usize)
+    }
+
     /// The `struct page` of a page of the file, as the kernel's pointer to it; and its place in memory.
     pub(crate) fn page(&self, index: u64) -> (u64, u64) {
         let offset = (FILE + index * PAGE) / PAGE * 64;
@@ -416,6 +447,6 @@ impl Linux {
 
     /// What mappings of the kernel's own making have for operations.
     pub(crate) fn special_mapping(&self) -> u64 {
-        self.base() + VARIABLES + 0x840
+        self.base() + self.variables + 0x840
     }
 }

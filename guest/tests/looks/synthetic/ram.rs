@@ -1,15 +1,12 @@
-//! Memory of a few MiB, and page tables in it.
+//! Memory of some MiB, and page tables in it.
 
 use std::cell::Cell;
 
 use guest::{Frames, GuestMemory, GuestPhysical, Levels, Missing};
 
 const PAGE: u64 = 4096;
-const SIZE: u64 = 8 << 20;
-/// Where page tables and small objects are allocated from, up to [`KERNEL`].
-const HEAP: u64 = 0x10_000;
-/// Where the kernel's image lies.
-pub(crate) const KERNEL: u64 = 2 << 20;
+/// Where page tables and small objects are allocated.
+const HEAP: std::ops::Range<u64> = 0x10_000..2 << 20;
 
 /// How a page is mapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,14 +29,14 @@ pub(crate) struct Ram {
 }
 
 impl Ram {
-    pub(crate) fn new(levels: Levels, frames: Frames) -> Self {
-        let bytes = vec![0; SIZE as usize];
-        let (reads, touched) = (Cell::new(0), vec![Cell::new(false); (SIZE / PAGE) as usize]);
-        Self { bytes, next: HEAP, frames, levels, missing: Vec::new(), reads, touched }
+    pub(crate) fn new(levels: Levels, frames: Frames, size: u64) -> Self {
+        let bytes = vec![0; size as usize];
+        let (reads, touched) = (Cell::new(0), vec![Cell::new(false); (size / PAGE) as usize]);
+        Self { bytes, next: HEAP.start, frames, levels, missing: Vec::new(), reads, touched }
     }
 
     pub(crate) fn size(&self) -> u64 {
-        SIZE
+        self.bytes.len() as u64
     }
 
     /// The frames that were read, by the guest's number.
@@ -63,7 +60,7 @@ impl Ram {
     pub(crate) fn allocate(&mut self, size: u64, align: u64) -> u64 {
         let place = self.next.next_multiple_of(align);
         self.next = place + size;
-        assert!(self.next <= KERNEL, "the objects outgrow their part of memory");
+        assert!(self.next <= HEAP.end, "the objects outgrow their part of memory");
         place
     }
 

@@ -171,6 +171,7 @@ const NEW: &[Structure] = &[
     ),
     ("page", 64, &[("flags", 0, Plain), ("private", 40, Plain)]),
     ("folio", 64, &[("mapping", 24, Plain), ("index", 32, Plain)]),
+    ("pcpu_hot", 16, &[("current_task", 8, Plain)]),
     ("backing_file", 80, &[("file", 0, Inner("file")), ("user_path", 64, Inner("path"))]),
 ];
 
