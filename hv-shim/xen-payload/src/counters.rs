@@ -127,7 +127,7 @@ pub(crate) fn slices() -> [u64; 2] {
     for number in 0..MAX_EVENTS.min(config().events as usize) {
         let (times, parts) = plan().scale(number as u8);
         // In lowest terms or not: of `slices` ones.
-        let of_all = parts * u64::from(slices) / times;
+        let of_all = parts * u64::from(slices) / times.max(1);
         words[(number + 1) / 8] |= of_all << ((number + 1) % 8 * 8);
     }
     words

@@ -89,7 +89,7 @@ pub(super) struct Pace {
 impl Pace {
     fn interval(&self, asked: u64) -> u64 {
         let (times, parts) = self.scale;
-        asked.max(self.shortest_ns).min(LONGEST_NS) * parts / times
+        asked.max(self.shortest_ns).min(LONGEST_NS) * parts / times.max(1)
     }
 }
 

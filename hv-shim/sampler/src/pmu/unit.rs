@@ -256,7 +256,7 @@ impl Unit {
         plan.pmu.load(registers, counter, event.drawn);
         sample(Due {
             event: number as u16,
-            weight: counted * times / parts,
+            weight: counted * times / parts.max(1),
             modes: plan.events[number].modes,
         });
     }
@@ -284,7 +284,7 @@ impl Unit {
         }
         let overflowed = self.halt(plan, registers, moment);
         self.expect_late(overflowed, moment.now);
-        self.slice = (self.slice + 1) % plan.slices;
+        self.slice = if self.slice + 1 < plan.slices { self.slice + 1 } else { 0 };
         registers.set_lvtpc(LVTPC_NMI);
         self.start(plan, registers, moment);
         self.seen = moment.awake;
