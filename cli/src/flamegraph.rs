@@ -30,6 +30,10 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE.svg", default_value = "xenoscope.svg")]
     output: PathBuf,
 
+    /// Draw this event, where there are several; the first one otherwise
+    #[arg(short, long, value_name = "NAME")]
+    event: Option<String>,
+
     /// Draw this domain only
     #[arg(short, long, value_name = "NAME|ID")]
     domain: Option<String>,
@@ -46,8 +50,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let aggregate = Aggregate::of(Recording::open(&args.input)?)?;
     let report = aggregate.report();
-    let event = report.events.first().context("the recording has no events")?;
-    let pictures = Pictures::new(&report, event, aggregate.stacks(EventId(0)));
+    let wanted = |name: &str| {
+        let known = || report.events.iter().map(|event| event.name.as_str()).collect::<Vec<_>>().join(", ");
+        let place = report.events.iter().position(|event| event.name == name);
+        place.with_context(|| format!("the recording has no event {name}; it has {}", known()))
+    };
+    let place = args.event.as_deref().map_or(Ok(0), wanted)?;
+    let event = report.events.get(place).context("the recording has no events")?;
+    let pictures = Pictures::new(&report, event, aggregate.stacks(EventId(place as u16)));
     if args.per_domain {
         fs::create_dir_all(&args.output_dir)
             .with_context(|| format!("could not create {}", args.output_dir.display()))?;

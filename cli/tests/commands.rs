@@ -216,6 +216,23 @@ fn errors_name_the_file_and_the_cause() {
 }
 
 #[test]
+fn a_wrong_event_is_told_in_a_line_before_anything_is_touched() {
+    let folder = folder();
+    for (arguments, words) in [
+        (&["-e", "cycls"][..], "there is no event \"cycls\"; near it: cycles"),
+        (&["-e", "cpu/event=0x76"], "no second slash"),
+        (&["-e", "cycles:x"], "'x' is no modifier"),
+        (&["-e", "cpu-clock,cycles"], "cpu-clock is sampled by the timer"),
+    ] {
+        let output = xenoscope(folder.path(), &[&["record", "-o", "none.xsr"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let error = stderr(&output);
+        assert!(error.contains(words) && error.lines().count() == 1, "{error}");
+        assert!(!folder.path().join("none.xsr").exists());
+    }
+}
+
+#[test]
 fn a_torn_recording_is_read_and_said_to_be_torn() {
     let folder = folder();
     let file = folder.path().join("xenoscope.xsr");
@@ -243,6 +260,11 @@ fn flame_graphs_go_where_they_are_told() {
     assert!(xenoscope(folder.path(), &["flamegraph"]).status.success());
     let machine = fs::read_to_string(folder.path().join("xenoscope.svg")).unwrap();
     assert!(machine.contains("csched2_schedule") && machine.contains("Domain-0"));
+
+    let named = stdout(&xenoscope(folder.path(), &["flamegraph", "--event", "cpu-clock", "-o", "-"]));
+    assert_eq!(named, machine);
+    let unknown = xenoscope(folder.path(), &["flamegraph", "--event", "cycles"]);
+    assert!(stderr(&unknown).contains("no event cycles; it has cpu-clock"), "{}", stderr(&unknown));
 
     let domain = stdout(&xenoscope(folder.path(), &["flamegraph", "--domain", "3", "-o", "-"]));
     assert!(domain.contains("xenvif_tx") && !domain.contains("csched2_schedule"));

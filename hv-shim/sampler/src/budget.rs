@@ -7,6 +7,9 @@ const WINDOW: u64 = 16;
 /// interrupts, a hypervisor below this one).
 const OUTLIER: u64 = 8;
 
+/// What the first ones may be taken to cost: some hundredths of a second.
+const MOST: u64 = 1 << 27;
+
 /// The longest distance that is asked for.
 const LONGEST_NS: u64 = 1_000_000_000;
 
@@ -43,7 +46,8 @@ impl Budget {
 
     /// A sample has cost so many ticks; it is now so many ticks and so many nanoseconds.
     pub fn sampled(&mut self, cost: u64, ticks: u64, now_ns: u64) {
-        let cost = if self.average == 0 { cost } else { cost.min(self.average * OUTLIER) };
+        let most = if self.average == 0 { MOST } else { self.average * OUTLIER };
+        let cost = cost.min(most);
         self.cost += cost;
         self.samples += 1;
         if self.samples == 1 && self.began == (0, 0) {

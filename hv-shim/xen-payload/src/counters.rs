@@ -127,7 +127,7 @@ pub(crate) fn slices() -> [u64; 2] {
     for number in 0..MAX_EVENTS.min(config().events as usize) {
         let (times, parts) = plan().scale(number as u8);
         // In lowest terms or not: of `slices` ones.
-        let of_all = parts * u64::from(slices) / times;
+        let of_all = parts * u64::from(slices) / times.max(1);
         words[(number + 1) / 8] |= of_all << ((number + 1) % 8 * 8);
     }
     words
@@ -149,9 +149,10 @@ pub(crate) fn begin(cpus: u64) -> Result<(), Unusable> {
     everywhere(address!(of xenoscope_enter_survey));
     found()?;
     for event in config.event.iter().take(config.events as usize) {
-        let event = Event::of(event).ok_or(Unusable::NoCounters)?;
-        // SAFETY: as above.
-        unsafe { (*plan).add(&event) };
+        if let Some(event) = Event::of(event) {
+            // SAFETY: as above.
+            unsafe { (*plan).add(&event) };
+        }
     }
     // SAFETY: as above.
     unsafe { (*plan).share_out(IN_USE.load(Ordering::Relaxed) as u32)? };
@@ -303,8 +304,7 @@ fn moment(cpu: &Cpu, shortest: u64) -> Moment {
     let latest = &cpu.counters.latest;
     let now = system_time().max(latest.load(Ordering::Relaxed));
     latest.store(now, Ordering::Relaxed);
-    let asleep = cpu.asleep_ns.load(Ordering::Relaxed);
-    Moment { now, awake: now - asleep.min(now), shortest }
+    Moment { now, awake: cpu.awake_ns(now), shortest }
 }
 
 /// An NMI: `regs` is the interrupted frame, `number` this CPU's. Returns whether it was ours.

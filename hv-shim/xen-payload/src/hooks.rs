@@ -12,8 +12,12 @@ use abi::{
         CLOCK_XEN_SYSTEM_TIME, ControlPage, LIST_ENTRIES, LeasePage, MAGIC, PV_MODE_BY_ADDRESS,
         PV_MODE_BY_FLAG, directory::MAX_DATA_PAGES,
     },
+    pmu::MAX_EVENTS,
 };
-use sampler::probe::{self, Layout, Refusal, is_online};
+use sampler::{
+    pmu::Event,
+    probe::{self, Layout, Refusal, is_online},
+};
 
 use crate::{
     counters, interrupts,
@@ -150,6 +154,7 @@ fn start() -> Result<Page, Refusal> {
     if config.version != abi::VERSION
         || !is_ring_size(config.ring_pages)
         || config.period_ns < SHORTEST_PERIOD_NS
+        || !are_possible(&config)
     {
         return Err(Refusal::Config);
     }
@@ -230,6 +235,12 @@ fn release() {
     for list in &LISTS {
         free(list.swap(ptr::null_mut(), Ordering::Relaxed));
     }
+}
+
+/// Whether all events can be counted on some processor.
+fn are_possible(config: &Config) -> bool {
+    let mut events = config.event.iter().take(config.events as usize);
+    config.events <= MAX_EVENTS as u64 && events.all(|event| Event::of(event).is_some())
 }
 
 fn is_ring_size(pages: u64) -> bool {

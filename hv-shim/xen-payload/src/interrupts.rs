@@ -196,7 +196,6 @@ extern "C" fn xenoscope_softirq() {
 /// What idle CPUs do, with the schedule asleep meanwhile.
 #[unsafe(no_mangle)]
 extern "C" fn xenoscope_idle() {
-    let mut fell_asleep = 0;
     {
         let _off = InterruptsOff::new();
         if let Some(cpu) = this_cpu() {
@@ -219,7 +218,7 @@ extern "C" fn xenoscope_idle() {
             if armed {
                 set_timer(None);
             }
-            fell_asleep = now;
+            cpu.falls_asleep(now);
         }
     }
     // SAFETY: what pm_idle pointed to: void (void). Through Xen's own thunk, which is whatever this host needs
@@ -231,7 +230,7 @@ extern "C" fn xenoscope_idle() {
     let _off = InterruptsOff::new();
     if let Some(cpu) = this_cpu() {
         let now = system_time();
-        cpu.asleep_ns.fetch_add(now.saturating_sub(fell_asleep), Ordering::Relaxed);
+        cpu.wakes(now);
         // SAFETY: interrupts are off.
         let schedule = unsafe { &mut cpu.timer().schedule };
         schedule.wake(now);
@@ -246,8 +245,7 @@ fn header_follows_schedule(cpu: &Cpu, schedule: &Schedule, now: u64) {
     let header = cpu.ring.header();
     let quiet = schedule.quiet_ns();
     header.counts.0.quiet_ns.store(quiet, Ordering::Relaxed);
-    let away = cpu.started.load(Ordering::Relaxed) + cpu.asleep_ns.load(Ordering::Relaxed) + quiet;
-    header.counts.0.awake_ns.store(now.saturating_sub(away), Ordering::Relaxed);
+    header.counts.0.awake_ns.store(cpu.awake_ns(now).saturating_sub(quiet), Ordering::Relaxed);
     if schedule.due().is_none() {
         header.watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
     }

@@ -26,12 +26,14 @@ pub(crate) const MAX_CPUS: usize = 4096;
 static CPUS: [AtomicPtr<Cpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 
 /// One CPU's state. Touched by that CPU alone, with interrupts off, between [`publish`] and [`retire`]. An NMI may come
-/// all the same: it uses `producer`, `ring`, `counters` and `asleep_ns` only, which are made for that.
+/// all the same: it uses `producer`, `ring`, `counters` and the times only, which are made for that.
 pub(crate) struct Cpu {
     timer: UnsafeCell<Timer>,
     pub(crate) counters: Counters,
-    /// Nanoseconds that the CPU has idled since sampling began.
-    pub(crate) asleep_ns: AtomicU64,
+    /// Nanoseconds that the CPU has idled since sampling began, up to when it last woke.
+    asleep_ns: AtomicU64,
+    /// Since when it idles; 0 while it does not.
+    asleep_since: AtomicU64,
     /// When sampling began.
     pub(crate) started: AtomicU64,
     pub(crate) producer: Producer,
@@ -69,6 +71,29 @@ impl Cpu {
             (*this).ring.describe(number);
         }
         Ok(this)
+    }
+
+    /// The CPU begins to idle.
+    pub(crate) fn falls_asleep(&self, now: u64) {
+        self.asleep_since.store(now, Ordering::Relaxed);
+    }
+
+    /// It has something to do again.
+    pub(crate) fn wakes(&self, now: u64) {
+        let since = self.asleep_since.swap(0, Ordering::Relaxed);
+        if since != 0 {
+            self.asleep_ns.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+        }
+    }
+
+    /// For how long it has been awake since sampling began.
+    pub(crate) fn awake_ns(&self, now: u64) -> u64 {
+        let now = match self.asleep_since.load(Ordering::Relaxed) {
+            0 => now,
+            since => since,
+        };
+        let away = self.started.load(Ordering::Relaxed) + self.asleep_ns.load(Ordering::Relaxed);
+        now.saturating_sub(away)
     }
 
     /// What the timer's handlers have for themselves.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use lab::Scenario;
+use lab::{Scenario, scenario::Release};
 use profile::{Mode, PhysCpu};
 
 use crate::{
@@ -26,13 +26,16 @@ fn quickly() -> &'static Host {
 
 fn at(booted: &'static Booted, hz: f64) -> &'static Host {
     let run = || {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/nmi.toml");
-        let mut scenario = Scenario::load(&path)?;
+        let mut scenario = scenario()?;
         *scenario.nmi.as_mut().expect("a table [nmi]").hz.get_mut() = hz;
         Host::run(&format!("nmi-{hz}"), &scenario)
     };
     let result = booted.get_or_init(|| run().map_err(|error| format!("{error:#}")));
     result.as_ref().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn scenario() -> anyhow::Result<Scenario> {
+    Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/nmi.toml"))
 }
 
 /// Taken, and passed on.
@@ -94,6 +97,46 @@ fn each_finds_the_guest_the_mode_and_the_function() {
     assert!(named > 50 && named == in_kernel.count(), "{named} named of {} samples", beta.len());
     let in_hypervisor = observed.samples.iter().filter(|sample| sample.mode == Mode::Hypervisor).count();
     assert!(in_hypervisor > 50, "{in_hypervisor} in the hypervisor");
+}
+
+/// The same on another release.
+fn serves(release: Release, guests: &[&str]) {
+    let mut scenario = scenario().unwrap();
+    scenario.hypervisor.release = release;
+    scenario.guests.retain(|guest| guests.contains(&guest.name.get_ref().as_str()));
+    if !guests.contains(&"gamma") {
+        for step in &mut scenario.steps {
+            step.run = step.run.lines().filter(|line| !line.contains("gamma")).collect::<Vec<_>>().join("\n");
+        }
+    }
+    let host = Host::run(&format!("nmi-{}", release.name()), &scenario).unwrap();
+    host.step("end").ended(0).left_nothing_loaded();
+    let observed = host.observed("nmi.xsr");
+    observed.assert_balanced();
+    let (taken, foreign) = seen(&host);
+    figures::figure(
+        format_args!("NMIs on {}: injected, taken, foreign", release.name()),
+        format_args!("{}, {taken}, {foreign}", host.injected),
+    );
+    assert_eq!(taken + foreign, host.injected);
+    for guest in guests.iter().filter(|&&guest| guest != "beta") {
+        let (inside, user) = user_functions(&observed, guest);
+        assert_eq!(inside.values().sum::<u64>(), user, "{guest}: {inside:?}");
+        assert!(user > 30, "{guest}: {user} user samples");
+    }
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn on_xen_4_14() {
+    // Without the PVH guest, whose kernel may panic while it is recorded there (README).
+    serves(Release::Bullseye, &["alpha", "beta"]);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn on_xen_4_20() {
+    serves(Release::Trixie, &["alpha", "beta", "gamma"]);
 }
 
 /// A guest's user samples by function, and how many there are in all.

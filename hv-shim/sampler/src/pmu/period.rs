@@ -23,6 +23,9 @@ const INERTIA: u64 = 4;
 /// It jumps there where that is away by more than this factor.
 const FAR: u64 = 4;
 
+/// An interval shorter than this says nothing: the CPU idled, and the counter counted all the same.
+const SHORTEST_NS: u64 = 1_000;
+
 /// Intervals are taken to be no longer than this, so that products fit.
 const LONGEST_NS: u64 = 1 << 32;
 
@@ -60,9 +63,11 @@ impl Period {
     }
 
     fn steer(&mut self, count: u64, took: u64, pace: Pace) {
+        if took < SHORTEST_NS {
+            return;
+        }
         // Below 2^31 · 2^32.
-        let suggested =
-            count.min(LONGEST_PERIOD) * pace.interval(self.interval_ns) / took.clamp(1, LONGEST_NS);
+        let suggested = count.min(LONGEST_PERIOD) * pace.interval(self.interval_ns) / took.min(LONGEST_NS);
         let is_far = suggested > self.mean.saturating_mul(FAR) || suggested < self.mean / FAR;
         let mean = if is_far { suggested } else { (self.mean * (INERTIA - 1) + suggested) / INERTIA };
         let least = if self.interval_ns == 0 { self.asked } else { SHORTEST_PERIOD };
@@ -84,7 +89,7 @@ pub(super) struct Pace {
 impl Pace {
     fn interval(&self, asked: u64) -> u64 {
         let (times, parts) = self.scale;
-        asked.max(self.shortest_ns).min(LONGEST_NS) * parts / times
+        asked.max(self.shortest_ns).min(LONGEST_NS) * parts / times.max(1)
     }
 }
 
@@ -114,6 +119,17 @@ mod tests {
             let samples = samples(&mut period, per_us, 0);
             assert!(samples.abs_diff(1_000) < 50, "{samples} at {per_us} a microsecond");
         }
+    }
+
+    #[test]
+    fn what_is_counted_while_the_cpu_idles_does_not_lengthen_the_period() {
+        let mut period = Period::new(10_000, 1_000_000);
+        samples(&mut period, 3_000, 0);
+        let mean = period.mean;
+        for _ in 0..10 {
+            period.sampled(mean, Pace { ran_ns: period.last, shortest_ns: 0, scale: (1, 1) });
+        }
+        assert_eq!(period.mean, mean);
     }
 
     #[test]

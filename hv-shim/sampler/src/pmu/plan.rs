@@ -159,7 +159,7 @@ impl Plan {
     }
 
     fn is_in(&self, slice: u8, number: u8) -> bool {
-        self.slots[usize::from(slice)].contains(&number)
+        self.slots.get(usize::from(slice)).is_some_and(|slots| slots.contains(&number))
     }
 
     fn slices_of(&self, number: u8) -> u8 {
@@ -188,16 +188,16 @@ impl Plan {
 
     /// A slice's counters, with the numbers of what they count.
     pub(super) fn slots_of(&self, slice: u8) -> impl Iterator<Item = (u8, usize)> + '_ {
-        let slots = self.slots[usize::from(slice)].iter().enumerate();
+        let slots = self.slots.get(usize::from(slice)).into_iter().flatten().enumerate();
         slots
-            .filter(|&(_, &number)| number != FREE)
+            .filter(|&(_, &number)| usize::from(number) < MAX_EVENTS)
             .map(|(counter, &number)| (counter as u8, usize::from(number)))
     }
 
     /// What a counter counts in a slice.
     pub(super) fn event_on(&self, slice: u8, counter: u8) -> Option<usize> {
-        let number = self.slots[usize::from(slice)][usize::from(counter)];
-        (number != FREE).then_some(usize::from(number))
+        let number = *self.slots.get(usize::from(slice))?.get(usize::from(counter))?;
+        Some(usize::from(number)).filter(|&number| number < MAX_EVENTS)
     }
 
     /// The processor's counters.

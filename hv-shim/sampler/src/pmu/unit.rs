@@ -25,7 +25,7 @@ pub struct Unit {
     events: [Counting; MAX_EVENTS],
     random: Random,
     saved: Saved,
-    /// When the counters were last known to be at work.
+    /// When the counters were last known to be at work, in nanoseconds that the CPU has been awake.
     seen: u64,
     /// Until when an NMI that finds nothing is taken for one of ours.
     late_until: u64,
@@ -112,7 +112,7 @@ pub enum Nmi {
 pub struct Silence {
     /// Overflows whose interrupt never came.
     pub swallowed: u32,
-    /// For how long counters can have been silent, in nanoseconds.
+    /// For how long counters can have been silent, in nanoseconds that the CPU was awake.
     pub masked_ns: u64,
 }
 
@@ -164,7 +164,7 @@ impl Unit {
             State::Paused => {}
         }
         self.state = State::Running;
-        self.seen = moment.now;
+        self.seen = moment.awake;
         registers.set_lvtpc(LVTPC_NMI);
         self.start(plan, registers, moment);
     }
@@ -227,7 +227,7 @@ impl Unit {
         if found == 0 {
             return self.late_or_foreign(moment.now);
         }
-        self.seen = moment.now;
+        self.seen = moment.awake;
         if found.count_ones() > 1 {
             self.expect_late(found, moment.now);
         }
@@ -256,7 +256,7 @@ impl Unit {
         plan.pmu.load(registers, counter, event.drawn);
         sample(Due {
             event: number as u16,
-            weight: counted * times / parts,
+            weight: counted * times / parts.max(1),
             modes: plan.events[number].modes,
         });
     }
@@ -264,12 +264,11 @@ impl Unit {
     /// From time to time: looks whether the counters are still as they were left, sets right what is not, and gives
     /// them to the next slice.
     pub fn tick<R: Registers>(&mut self, plan: &Plan, registers: &R, moment: Moment) -> Silence {
-        let now = moment.now;
-        let silent = now - self.seen.min(now);
+        let silent = moment.awake.saturating_sub(self.seen);
         match self.state {
             State::Off | State::Paused => return Silence::default(),
             State::Yielded => {
-                self.seen = now;
+                self.seen = moment.awake;
                 return Silence { swallowed: 0, masked_ns: silent };
             }
             State::Running => {}
@@ -280,15 +279,15 @@ impl Unit {
             && (plan.assumed || self.is_armed(plan, registers));
         if !plan.assumed && self.is_taken_over(plan, registers) {
             self.state = State::Yielded;
-            self.seen = now;
+            self.seen = moment.awake;
             return Silence { swallowed: 0, masked_ns: silent };
         }
         let overflowed = self.halt(plan, registers, moment);
-        self.expect_late(overflowed, now);
-        self.slice = (self.slice + 1) % plan.slices;
+        self.expect_late(overflowed, moment.now);
+        self.slice = if self.slice + 1 < plan.slices { self.slice + 1 } else { 0 };
         registers.set_lvtpc(LVTPC_NMI);
         self.start(plan, registers, moment);
-        self.seen = now;
+        self.seen = moment.awake;
         let is_well = is_armed && overflowed == 0;
         Silence { swallowed: overflowed.count_ones(), masked_ns: if is_well { 0 } else { silent } }
     }
