@@ -69,6 +69,8 @@ pub struct Counts {
     pub filtered: AtomicU64,
     /// Nanoseconds in which no sample was due because the lease had run out.
     pub quiet_ns: AtomicU64,
+    /// Since when no sample is due because the lease has run out; 0 while it holds.
+    pub quiet_since: AtomicU64,
     /// Samples lost, by [`Loss`].
     pub lost: [AtomicU64; LOSS_CAUSES],
 }
