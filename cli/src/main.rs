@@ -7,8 +7,10 @@
 mod doctor;
 mod domains;
 mod flamegraph;
+mod quiet;
 mod record;
 mod report;
+mod unload;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ enum Command {
     Flamegraph(flamegraph::Args),
     Domains(domains::Args),
     Doctor(doctor::Args),
+    Quiet(quiet::Args),
+    Unload(unload::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         Command::Flamegraph(args) => flamegraph::run(args),
         Command::Domains(args) => domains::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Quiet(args) => quiet::run(args),
+        Command::Unload(args) => unload::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xenoscope: error: {error:#}");

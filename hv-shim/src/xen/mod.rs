@@ -8,6 +8,7 @@ mod payload;
 mod privcmd;
 mod rings;
 mod session;
+mod standing;
 mod xenstore;
 
 use std::{fs, sync::Arc};
@@ -15,7 +16,8 @@ use std::{fs, sync::Arc};
 pub(crate) use self::doctor::doctor;
 use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd};
 use crate::{
-    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, own_kernel::OwnKernel,
+    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, Stopped,
+    own_kernel::OwnKernel,
 };
 
 /// The hypervisor that this machine says it runs under.
@@ -46,6 +48,16 @@ impl Xen {
         let hypercalls = Arc::new(Hypercalls::new(Privcmd::open()?)?);
         Ok(Self { hypercalls, domains: Domains::new(), own_kernel: OwnKernel::default(), symbols: None })
     }
+}
+
+/// See [`crate::quiet`].
+pub(crate) fn quiet() -> Result<Option<String>, ShimError> {
+    standing::silence(&Xen::open()?.hypercalls)
+}
+
+/// See [`crate::unload`].
+pub(crate) fn unload() -> Result<Option<(Stopped, String)>, ShimError> {
+    standing::remove_left_over(&Xen::open()?.hypercalls)
 }
 
 impl Hypervisor for Xen {
