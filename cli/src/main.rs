@@ -8,8 +8,10 @@ mod doctor;
 mod domains;
 mod flamegraph;
 mod list;
+mod quiet;
 mod record;
 mod report;
+mod unload;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,8 @@ enum Command {
     Domains(domains::Args),
     List(list::Args),
     Doctor(doctor::Args),
+    Quiet(quiet::Args),
+    Unload(unload::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         Command::Domains(args) => domains::run(args),
         Command::List(args) => list::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Quiet(args) => quiet::run(args),
+        Command::Unload(args) => unload::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xenoscope: error: {error:#}");

@@ -259,14 +259,19 @@ fn tell(summary: &Summary, images: &Images, args: &Args) {
     let seconds = summary.elapsed.as_secs_f64();
     let file = args.output.display();
     eprintln!("xenoscope: {} samples in {seconds:.1} s, {} lost: {file}", summary.samples, summary.lost);
-    let pauses = [("in place", summary.load_pause), ("out", summary.unload_pause)];
-    let pauses = pauses.iter().filter_map(|(what, pause)| Some((what, (*pause)?.as_secs_f64() * 1e3)));
-    for (what, milliseconds) in pauses {
-        eprintln!("xenoscope: putting the shim {what} paused the machine for at most {milliseconds:.3} ms");
-    }
+    tell_pause("in place", summary.load_pause);
+    tell_pause("out", summary.unload_pause);
     let unused =
         images.unused().map(|name| format!("no domain was called {name}: its symbols were not used"));
     for note in summary.notes.iter().cloned().chain(unused) {
         eprintln!("xenoscope: note: {}", Visible(&note));
+    }
+}
+
+/// Tells for how long the machine stood still at most when the shim was put somewhere, if it did.
+pub(crate) fn tell_pause(what: &str, pause: Option<Duration>) {
+    if let Some(pause) = pause {
+        let milliseconds = pause.as_secs_f64() * 1e3;
+        eprintln!("xenoscope: putting the shim {what} paused the machine for at most {milliseconds:.3} ms");
     }
 }

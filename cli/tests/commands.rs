@@ -136,7 +136,7 @@ Note      the symbols of db could not be read (at 0.5 s)
 Event     cpu-clock at 99 Hz per CPU, source timer
 Bias      interrupt-driven: code that runs with interrupts off is charged to the instruction that
           turns them on; a sample that is overdue when its CPU goes idle is charged to the vCPU that
-          ran last, as the hypervisor's idle function
+          ran last, as the function xenoscope_overdue: its place is not known
 Samples   10
 Idle      3.0 s of CPU time (75.0%)
 Lost      2 of 1,012 samples taken, 0.2%: ring-full 2; 1,000 filtered

@@ -27,6 +27,17 @@ pub fn detect() -> Result<Box<dyn Hypervisor>, ShimError> {
     if xen::is_control_domain() { Ok(Box::new(xen::Xen::open()?)) } else { Ok(Box::new(kvm::Kvm::open())) }
 }
 
+/// Has a shim that is in the hypervisor take no samples any more, whoever uses it: for when it can't be taken out.
+/// Tells what was found; none where there is no shim.
+pub fn quiet() -> Result<Option<String>, ShimError> {
+    if xen::is_control_domain() { xen::quiet() } else { Ok(None) }
+}
+
+/// Takes a shim out of the hypervisor that nobody uses any more, and tells what was found; none where there is no shim.
+pub fn unload() -> Result<Option<(Stopped, String)>, ShimError> {
+    if xen::is_control_domain() { xen::unload() } else { Ok(None) }
+}
+
 /// What this host allows, with what to do about each lack. Never fails: what can't be found out is a finding.
 pub fn doctor() -> Vec<Check> {
     if xen::is_control_domain() { xen::doctor() } else { kvm::doctor() }

@@ -49,7 +49,7 @@ impl Source {
             Self::Timer => {
                 "interrupt-driven: code that runs with interrupts off is charged to the instruction that turns them on; \
                  a sample that is overdue when its CPU goes idle is charged to the vCPU that ran last, as the \
-                 hypervisor's idle function"
+                 function xenoscope_overdue: its place is not known"
             }
             Self::Pmu => {
                 "counter overflow: the instruction shown is a few behind the one that overflowed; nothing is counted \

@@ -25,7 +25,7 @@ pub struct ControlPage {
     pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: AtomicU64,
-    /// How many rings there are: one for each CPU that was online.
+    /// How many rings there are: one for each CPU, online or not.
     pub rings: AtomicU64,
     /// The first list page's machine frame number.
     pub list: AtomicU64,

@@ -84,6 +84,8 @@ pub struct Counts {
     pub own_ns: AtomicU64,
     /// How far samples had to be apart for what they cost, in nanoseconds; 0 while that is not known or not bounded.
     pub shortest_ns: AtomicU64,
+    /// Since when no sample is due because the lease has run out; 0 while it holds.
+    pub quiet_since: AtomicU64,
     /// Samples lost, by [`Loss`].
     pub lost: [AtomicU64; LOSS_CAUSES],
 }

@@ -85,13 +85,13 @@ pub fn sample<M: Machine>(
 }
 
 /// A sample that was overdue when its CPU went idle: charged to the vCPU that ran last, whose state the idle vCPU
-/// leaves loaded (`curr_vcpu`). Where in its code the sample belongs is not known any more; `idle` is the hypervisor's
-/// function that begins now.
+/// leaves loaded (`curr_vcpu`). Where in its code the sample belongs is not known any more: `nowhere` is the address
+/// that says so.
 pub fn overdue<M: Machine>(
     machine: &M,
     layout: &Layout,
     curr_vcpu: u64,
-    idle: u64,
+    nowhere: u64,
     sequence: u64,
     time: u64,
     weight: u64,
@@ -104,7 +104,7 @@ pub fn overdue<M: Machine>(
         sequence,
         time,
         weight,
-        instruction_pointer: idle,
+        instruction_pointer: nowhere,
         stack_pointer: 0,
         root: 0,
         event: 0,

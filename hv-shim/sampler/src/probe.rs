@@ -13,6 +13,8 @@ pub struct Symbols {
     pub idle_vcpu: u64,
     /// `cpu_online_map`: a bit a CPU.
     pub cpu_online_map: u64,
+    /// `cpu_present_map`: a bit a CPU, set for those too that are offline for now.
+    pub cpu_present_map: u64,
     /// `__per_cpu_offset`: an array of each CPU's offset to its own data.
     pub per_cpu_offset: u64,
     /// `per_cpu__curr_vcpu`: each CPU's vCPU whose state is loaded.
@@ -145,7 +147,16 @@ const LONGEST_FUNCTION: u64 = 0x300;
 
 /// Whether a CPU is online.
 pub fn is_online<M: Machine>(machine: &M, symbols: &Symbols, cpu: u64) -> bool {
-    machine.read(symbols.cpu_online_map + cpu / 64 * 8) >> (cpu % 64) & 1 == 1
+    is_in(machine, symbols.cpu_online_map, cpu)
+}
+
+/// Whether a CPU is there, be it online or not.
+pub fn is_present<M: Machine>(machine: &M, symbols: &Symbols, cpu: u64) -> bool {
+    is_in(machine, symbols.cpu_present_map, cpu)
+}
+
+fn is_in<M: Machine>(machine: &M, map: u64, cpu: u64) -> bool {
+    machine.read(map + cpu / 64 * 8) >> (cpu % 64) & 1 == 1
 }
 
 /// Finds the layout. `stack_top` is the end of the stack that this runs on, `cpus` how many CPUs to look at.

@@ -33,6 +33,8 @@ enum State {
     Awake,
     /// The CPU idles: nothing to sample.
     Asleep,
+    /// There is no CPU.
+    Offline,
     /// The lease ran out.
     Quiet {
         since: u64,
@@ -120,10 +122,18 @@ impl Schedule {
         self.quiet_ns
     }
 
+    /// Since when there is no lease; none while it holds.
+    pub fn quiet_since(&self) -> Option<u64> {
+        match self.state {
+            State::Quiet { since } => Some(since),
+            _ => None,
+        }
+    }
+
     /// An interrupt of the timer, whoever it was set for. `lease_word` is dom0's word, `command_quiet` its wish.
     pub fn interrupt(&mut self, now: u64, lease_word: u64, command_quiet: bool) -> Verdict {
         match self.state {
-            State::Off | State::Asleep => return Verdict::NotDue,
+            State::Off | State::Asleep | State::Offline => return Verdict::NotDue,
             State::Awake if now < self.due => return Verdict::NotDue,
             State::Awake | State::Quiet { .. } => {}
         }
@@ -156,9 +166,23 @@ impl Schedule {
 
     /// The CPU has something to do again.
     pub fn wake(&mut self, now: u64) {
-        if self.state == State::Asleep {
+        if matches!(self.state, State::Asleep | State::Offline) {
             self.state = State::Awake;
             self.due = now + self.residual();
+        }
+    }
+
+    /// The CPU goes offline, or has not been online yet.
+    pub fn offline(&mut self) {
+        if matches!(self.state, State::Awake | State::Asleep) {
+            self.state = State::Offline;
+        }
+    }
+
+    /// The CPU is at work: if it was offline, it is back, and may have found work before it ever idled.
+    pub fn at_work(&mut self, now: u64) {
+        if self.state == State::Offline {
+            self.wake(now);
         }
     }
 
@@ -324,6 +348,28 @@ mod tests {
     }
 
     #[test]
+    fn the_time_offline_is_nobodys() {
+        let mut schedule = started(1);
+        schedule.offline();
+        assert_eq!(schedule.due(), None);
+        let back = 700 * MEAN;
+        assert_eq!(schedule.interrupt(back, 1, false), Verdict::NotDue);
+        schedule.at_work(back + 1);
+        let due = schedule.due().unwrap();
+        assert!(due > back && due < back + 2 * MEAN);
+        assert_eq!(schedule.interrupt(due, 2, false), Verdict::Sample { weight: MEAN });
+        // One that idles first.
+        schedule.offline();
+        assert_eq!(schedule.sleep(3 * back, 3, false), Verdict::NotDue);
+        schedule.wake(3 * back + 1);
+        assert!(schedule.due().unwrap() > 3 * back);
+        // Timers are served while a CPU idles, too: that must not wake it.
+        schedule.sleep(3 * back + 1, 4, false);
+        schedule.at_work(3 * back + 2);
+        assert_eq!(schedule.due(), None);
+    }
+
+    #[test]
     fn without_a_lease_the_shim_goes_quiet_and_comes_back_when_it_is_renewed() {
         let mut schedule = started(5);
         assert_ne!(schedule.interrupt(LEASE - 1, 0, false), Verdict::NotDue);
@@ -331,9 +377,9 @@ mod tests {
         assert_eq!(schedule.interrupt(due, 0, false), Verdict::NotDue);
         assert_eq!(schedule.due(), None);
         assert_eq!(schedule.interrupt(due + 1_000, 0, false), Verdict::NotDue);
-        assert_eq!(schedule.due(), None);
+        assert_eq!((schedule.due(), schedule.quiet_since()), (None, Some(due)));
         assert_eq!(schedule.interrupt(due + 7_000, 1, false), Verdict::NotDue);
-        assert_eq!(schedule.quiet_ns(), 7_000);
+        assert_eq!((schedule.quiet_ns(), schedule.quiet_since()), (7_000, None));
         let due = schedule.due().unwrap();
         assert_ne!(schedule.interrupt(due, 1, false), Verdict::NotDue);
     }

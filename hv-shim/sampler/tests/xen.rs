@@ -61,6 +61,7 @@ fn symbols() -> Symbols {
     Symbols {
         idle_vcpu: DATA,
         cpu_online_map: DATA + 0x100,
+        cpu_present_map: DATA + 0x140,
         per_cpu_offset: DATA + 0x200,
         curr_vcpu: DATA + 0x300,
         dom_xen: DATA + 0x400,

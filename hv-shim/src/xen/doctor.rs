@@ -1,6 +1,13 @@
 //! What this host allows, looked at one by one.
 
-use super::{TYPE, hypercalls::Hypercalls, livepatch, privcmd::Privcmd, processor::Processor, session};
+use super::{
+    TYPE,
+    hypercalls::Hypercalls,
+    livepatch::{self, Payload, State},
+    privcmd::Privcmd,
+    processor::Processor,
+    standing::{self, Standing},
+};
 use crate::{Check, Outcome, ShimError, events::Counted};
 
 /// Looks from the outside in, and stops where nothing behind can be seen.
@@ -41,7 +48,7 @@ pub(crate) fn doctor() -> Vec<Check> {
         }
     });
     checks.push(match livepatch::list(&xen) {
-        Ok(payloads) => livepatches(&payloads),
+        Ok(payloads) => livepatches(&xen, &payloads),
         Err(error) => {
             fail("livepatch", &error, "use a Xen built with CONFIG_LIVEPATCH, as distributions' are")
         }
@@ -84,22 +91,54 @@ fn counters(xen: &Hypercalls) -> Check {
 
 const TIMER_SERVES: &str = "until then time is sampled, by the timer";
 
-fn livepatches(payloads: &[livepatch::Payload]) -> Check {
-    if payloads.is_empty() {
+/// Who is loaded, and who is in whose way.
+fn livepatches(xen: &Hypercalls, payloads: &[Payload]) -> Check {
+    let Some(last) = payloads.last() else {
         return pass("livepatch", "supported, none is loaded".into());
-    }
-    let names: Vec<&str> = payloads.iter().map(|payload| payload.name.as_str()).collect();
-    let ours = names.contains(&session::NAME);
+    };
+    let ours = payloads.iter().find(|payload| payload.name == standing::NAME);
+    let standing = ours.filter(|ours| ours.state == State::Applied).map(|ours| Standing::look(xen, ours));
+    let about = match &standing {
+        Some(Ok(standing)) => format!("; xenoscope's shim: {standing}"),
+        Some(Err(error)) => format!("; xenoscope's shim: {error}"),
+        None => String::new(),
+    };
+    let names: Vec<String> = payloads.iter().map(named).collect();
     Check {
         name: "livepatch",
-        outcome: if ours { Outcome::Warn } else { Outcome::Pass },
-        found: format!("supported, loaded: {}", names.join(", ")),
-        advice: ours.then(|| {
-            "xenoscope's shim is loaded: by a collector that runs now, or left by one that was killed; \
-             in that case the next `xenoscope record` removes it"
-                .into()
+        outcome: if ours.is_some() { Outcome::Warn } else { Outcome::Pass },
+        found: format!("supported, loaded: {}{about}", names.join(", ")),
+        advice: Some(match standing {
+            Some(standing) => advice_with_shim(standing.is_ok_and(|standing| standing.is_in_use())),
+            None if ours.is_some() => {
+                "the shim was loaded and is not in effect: `xenoscope unload` removes it".into()
+            }
+            None => format!(
+                "the shim goes on top of {}: while a recording runs, Xen reverts none of these, nor applies others",
+                last.name
+            ),
         }),
     }
+}
+
+fn advice_with_shim(in_use: bool) -> String {
+    let way_out = match in_use {
+        true => "end the recording",
+        false => "`xenoscope unload` takes it out, and so does the next `xenoscope record`",
+    };
+    format!(
+        "while the shim is in effect, Xen refuses livepatches that were built for the hypervisor itself, and reverts \
+         none that was applied before it: {way_out}. Where another one was applied on top of it, that one has to be \
+         reverted first; `xenoscope quiet` silences the shim until then"
+    )
+}
+
+fn named(payload: &Payload) -> String {
+    let state = match payload.state {
+        State::Applied => "applied",
+        State::Checked => "not applied",
+    };
+    format!("{} ({state})", payload.name)
 }
 
 fn pass(name: &'static str, found: String) -> Check {

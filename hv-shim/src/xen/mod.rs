@@ -10,6 +10,7 @@ mod privcmd;
 mod processor;
 mod rings;
 mod session;
+mod standing;
 mod xenstore;
 
 use std::{fs, sync::Arc};
@@ -17,7 +18,7 @@ use std::{fs, sync::Arc};
 pub(crate) use self::doctor::doctor;
 use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd, processor::Processor};
 use crate::{
-    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, events::Counted,
+    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, Stopped, events::Counted,
     own_kernel::OwnKernel,
 };
 
@@ -49,6 +50,16 @@ impl Xen {
         let hypercalls = Arc::new(Hypercalls::new(Privcmd::open()?)?);
         Ok(Self { hypercalls, domains: Domains::new(), own_kernel: OwnKernel::default(), symbols: None })
     }
+}
+
+/// See [`crate::quiet`].
+pub(crate) fn quiet() -> Result<Option<String>, ShimError> {
+    standing::silence(&Xen::open()?.hypercalls)
+}
+
+/// See [`crate::unload`].
+pub(crate) fn unload() -> Result<Option<(Stopped, String)>, ShimError> {
+    standing::remove_left_over(&Xen::open()?.hypercalls)
 }
 
 impl Hypervisor for Xen {

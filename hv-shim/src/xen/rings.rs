@@ -59,13 +59,6 @@ impl Shared {
     }
 }
 
-/// Who owns a shim that is already there.
-pub(super) fn owner(privcmd: &Privcmd, metadata: &str) -> Result<(u64, u64), ShimError> {
-    let (_control, lease) = map_control(privcmd, metadata)?;
-    let lease: &LeasePage = lease.page();
-    Ok((lease.owner_pid.load(Ordering::Relaxed), lease.owner_since.load(Ordering::Relaxed)))
-}
-
 fn map_control(privcmd: &Privcmd, metadata: &str) -> Result<(Mapping, Mapping), ShimError> {
     let frame = control_frame(metadata)?;
     let control = map(privcmd, "the control page", &[frame], Access::ReadOnly)?;

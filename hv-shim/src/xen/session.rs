@@ -1,7 +1,7 @@
 //! The shim's stay in a running Xen: found, loaded, watched over, taken out.
 
 use std::{
-    fs, process,
+    process,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -17,15 +17,13 @@ use profile::{CpuAccount, Event, PhysCpu, Time};
 use super::{
     counting::Counting,
     hypercalls::Hypercalls,
-    livepatch::{self, Payload, State},
+    livepatch::{self, State},
     payload::{self, Settings, SymbolIndex},
     processor::Processor,
     rings::{self, Shared},
+    standing::{self, NAME, find},
 };
 use crate::{HypervisorSymbol, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Watermark};
-
-/// The payload's name among Xen's livepatches.
-pub(super) const NAME: &str = "xenoscope";
 
 /// For how long a renewal holds. A collector that is stopped for longer loses samples that nobody could have kept;
 /// one that is dead costs the host no longer than this.
@@ -57,8 +55,8 @@ pub(super) fn begin(
     let counting = Counting::plan(request, &processor)?;
     let settings = settings(request, &counting)?;
     let mut notes = Vec::new();
-    if let Some(left) = find(&xen)? {
-        notes.push(remove_left_over(&xen, &left)?);
+    if let Some((_, about)) = standing::remove_left_over(&xen)? {
+        notes.push(format!("a shim that an earlier collector had left behind was removed first ({about})"));
     }
     let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
     let object = payload::bind(&SymbolIndex::new(symbols), &build_id, &settings)?;
@@ -116,33 +114,6 @@ fn settings(request: &Request, counting: &Counting) -> Result<Settings, ShimErro
         lease_ns: LEASE.as_nanos() as u64,
         ring_pages: ring_bytes.div_ceil(PAGE_SIZE as u64).max(1).next_power_of_two(),
     })
-}
-
-fn find(xen: &Hypercalls) -> Result<Option<Payload>, ShimError> {
-    Ok(livepatch::list(xen)?.into_iter().find(|payload| payload.name == NAME))
-}
-
-/// Removes a shim that nobody owns any more; says so.
-fn remove_left_over(xen: &Hypercalls, left: &Payload) -> Result<String, ShimError> {
-    if left.state == State::Applied {
-        // Pages of another version can't be asked: such a shim is removed like one whose owner died.
-        if let Ok((pid, since)) = rings::owner(&xen.privcmd, &left.metadata)
-            && is_collector(pid)
-        {
-            let since = SystemTime::UNIX_EPOCH + Duration::from_secs(since);
-            return Err(ShimError::InUse { pid: pid as u32, since });
-        }
-        livepatch::revert(xen, NAME)?;
-    }
-    livepatch::unload(xen, NAME)?;
-    Ok("a shim that an earlier collector had left behind was removed first".into())
-}
-
-/// Whether a process lives and is a program of ours; process ids are handed out again.
-fn is_collector(pid: u64) -> bool {
-    let program = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-    pid != u64::from(process::id())
-        && program(&pid.to_string()).is_some_and(|name| Some(name) == program("self"))
 }
 
 fn unix_seconds() -> u64 {

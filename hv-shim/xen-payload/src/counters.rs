@@ -439,3 +439,15 @@ pub(crate) fn follow(cpu: &Cpu, is_quiet: bool) {
         }
     }
 }
+
+/// Pauses the counters of a CPU that goes offline: an NMI would find nothing there that it needs. Interrupts are off,
+/// and the clock, which is per-CPU data, may be gone.
+pub(crate) fn leave(cpu: &Cpu) {
+    let Some(inside) = cpu.counters.enter() else { return };
+    let Work { unit, budget } = &mut *inside.work;
+    if unit.is_running() {
+        let now = cpu.counters.latest.load(Ordering::Relaxed);
+        let moment = Moment { now, awake: cpu.awake_ns(now), shortest: budget.shortest_ns() };
+        unit.pause(plan(), &Msrs, moment);
+    }
+}

@@ -16,7 +16,7 @@ use abi::{
 };
 use sampler::{
     pmu::Event,
-    probe::{self, Layout, Refusal, is_online},
+    probe::{self, Layout, Refusal, is_present},
 };
 
 use crate::{
@@ -49,6 +49,19 @@ global_asm!(
     "entry xenoscope_enter_trial, xenoscope_trial",
     "entry xenoscope_enter_end, xenoscope_end",
     "entry xenoscope_enter_nothing, xenoscope_nothing",
+    // Never run: its name is what a report shows of samples whose place is not known.
+    ".globl xenoscope_overdue",
+    "xenoscope_overdue:",
+    "ud2",
+    // Ends in a jump, not a call: a CPU that is dead never returns, and the payload may be unloaded meanwhile.
+    ".p2align 4",
+    ".globl xenoscope_enter_dead",
+    "xenoscope_enter_dead:",
+    "endbr64",
+    "sub $8, %rsp",
+    "call xenoscope_dead",
+    "add $8, %rsp",
+    "jmp __x86_indirect_thunk_rax",
     ".section .livepatch.hooks.postapply, \"a\", @progbits",
     ".quad xenoscope_enter_postapply",
     ".section .livepatch.hooks.unload, \"a\", @progbits",
@@ -72,6 +85,7 @@ global_asm!(
     "xenoscope_config: .fill {config_words}, 8, 0",
     ".text",
     config_words = const Config::WORDS,
+    options(att_syntax),
 );
 
 /// 50 kHz on every CPU is more than anybody can mean.
@@ -173,7 +187,8 @@ fn start() -> Result<Page, Refusal> {
 
     let mut rings = 0;
     let (mut first_list, mut last_list) = (0, ptr::null_mut::<u64>());
-    for number in (0..cpus).filter(|&cpu| is_online(&ThisCpu, &symbols, cpu)) {
+    // CPUs that are offline now too: whoever comes online finds his state.
+    for number in (0..cpus).filter(|&cpu| is_present(&ThisCpu, &symbols, cpu)) {
         if rings % LIST_ENTRIES == 0 {
             let list = Page::shared(Access::ReadOnly)?;
             LISTS[rings / LIST_ENTRIES].store(list.words(), Ordering::Relaxed);
@@ -210,7 +225,7 @@ fn start() -> Result<Page, Refusal> {
         Err(why) => control.pmu.store(why as u64, Ordering::Relaxed),
     }
     control.text.store(address!(of xenoscope_text), Ordering::Relaxed);
-    control.started.store(interrupts::install(&layout, cpus), Ordering::Relaxed);
+    control.started.store(interrupts::install(&layout, &symbols, cpus), Ordering::Relaxed);
     control.magic.store(MAGIC, Ordering::Release);
     Ok(control_page)
 }

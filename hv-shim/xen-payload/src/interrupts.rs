@@ -1,10 +1,11 @@
-//! The three pointers of Xen that the shim takes over, and what runs behind them.
+//! The four pointers of Xen that the shim takes over, and what runs behind them.
 //!
 //! | pointer | what the shim does there |
 //! |---|---|
 //! | the local APIC timer's entry in `direct_apic_vector` | takes the sample, with the true interrupted frame |
 //! | the timer softirq's entry in `softirq_handlers` | after Xen has set the timer for its own next deadline, brings it forward to the next sample's due time |
 //! | `pm_idle` | puts the CPU's schedule to sleep and the timer back to Xen's deadline, so that idle CPUs stay asleep |
+//! | `dead_idle` | puts the schedule of a CPU that goes offline to sleep, until it is back |
 //!
 //! Setting the timer for ourselves, rather than through a timer of Xen's, keeps the due times exact: Xen serves its
 //! timers up to 50 µs late to coalesce them, always away from whatever ran just before, and so would hide work that
@@ -16,7 +17,10 @@ use core::{
 };
 
 use abi::{control::COMMAND_QUIET, record::Sample, ring::WATERMARK_ASLEEP};
-use sampler::{Budget, Machine, Schedule, Verdict, interrupted, probe::Layout};
+use sampler::{
+    Budget, Machine, Schedule, Verdict, interrupted,
+    probe::{Layout, Symbols, is_online},
+};
 
 use crate::{
     counters,
@@ -36,10 +40,15 @@ unsafe extern "C" {
     fn xenoscope_enter_timer();
     fn xenoscope_enter_softirq();
     fn xenoscope_enter_idle();
+    fn xenoscope_enter_dead();
+    fn xenoscope_overdue();
 }
 
 /// What `pm_idle` pointed to.
 static IDLE: AtomicU64 = AtomicU64::new(0);
+
+/// What `dead_idle` pointed to.
+static DEAD: AtomicU64 = AtomicU64::new(0);
 
 /// A function pointer of Xen.
 fn slot(address: u64) -> &'static AtomicU64 {
@@ -56,7 +65,7 @@ fn softirq_slot() -> &'static AtomicU64 {
 }
 
 /// Begins to sample all CPUs that have a state. Returns since when.
-pub(crate) fn install(layout: &Layout, cpus: u64) -> u64 {
+pub(crate) fn install(layout: &Layout, symbols: &Symbols, cpus: u64) -> u64 {
     let now = system_time();
     let word = lease().renewed.load(Ordering::Relaxed);
     for number in 0..cpus {
@@ -70,16 +79,23 @@ pub(crate) fn install(layout: &Layout, cpus: u64) -> u64 {
                 }
                 schedule.start(now, word);
                 (*cpu).started.store(now, Ordering::Relaxed);
-                (*cpu).ring.header().watermark.0.store(now, Ordering::Relaxed);
+                if is_online(&ThisCpu, symbols, number) {
+                    (*cpu).ring.header().watermark.0.store(now, Ordering::Relaxed);
+                } else {
+                    schedule.offline();
+                    (*cpu).falls_asleep(now);
+                }
             }
         }
     }
     IDLE.store(slot(address!(pm_idle)).load(Ordering::Relaxed), Ordering::Relaxed);
     slot(address!(pm_idle)).store(address!(of xenoscope_enter_idle), Ordering::Release);
+    DEAD.store(slot(address!(dead_idle)).load(Ordering::Relaxed), Ordering::Relaxed);
+    slot(address!(dead_idle)).store(address!(of xenoscope_enter_dead), Ordering::Release);
     softirq_slot().store(address!(of xenoscope_enter_softirq), Ordering::Release);
     timer_slot(layout).store(address!(of xenoscope_enter_timer), Ordering::Release);
     for number in 0..cpus {
-        if !percpu::cpu(number).is_null() {
+        if !percpu::cpu(number).is_null() && is_online(&ThisCpu, symbols, number) {
             // The softirq sets that CPU's timer.
             // SAFETY: void cpu_raise_softirq(unsigned int cpu, unsigned int nr), from any context.
             unsafe { call!(cpu_raise_softirq, number, TIMER_SOFTIRQ) };
@@ -94,6 +110,7 @@ pub(crate) fn restore(layout: &Layout) {
         let _ = slot.compare_exchange(ours, theirs, Ordering::AcqRel, Ordering::Relaxed);
     };
     give_back(slot(address!(pm_idle)), address!(of xenoscope_enter_idle), IDLE.load(Ordering::Relaxed));
+    give_back(slot(address!(dead_idle)), address!(of xenoscope_enter_dead), DEAD.load(Ordering::Relaxed));
     give_back(softirq_slot(), address!(of xenoscope_enter_softirq), address!(timer_softirq_action));
     if layout.timer_vector != 0 {
         give_back(timer_slot(layout), address!(of xenoscope_enter_timer), address!(apic_timer_interrupt));
@@ -184,7 +201,10 @@ extern "C" fn xenoscope_softirq() {
         take_idle_over();
         // SAFETY: interrupts are off.
         let timer = unsafe { cpu.timer() };
-        header_follows_schedule(cpu, &timer.schedule, system_time());
+        let now = system_time();
+        timer.schedule.at_work(now);
+        cpu.wakes(now);
+        header_follows_schedule(cpu, &timer.schedule, now);
         if counters::serve() {
             counters::follow(cpu, timer.schedule.is_quiet());
         }
@@ -208,10 +228,10 @@ extern "C" fn xenoscope_idle() {
             if let Verdict::Sample { weight } = verdict
                 && !counters::serve()
             {
-                let (last, idle) =
-                    (this_cpus_own(address!(per_cpu__curr_vcpu)), IDLE.load(Ordering::Relaxed));
+                let last = ThisCpu.read(this_cpus_own(address!(per_cpu__curr_vcpu)));
+                let nowhere = address!(of xenoscope_overdue);
                 take(cpu, now, |sequence| {
-                    interrupted::overdue(&ThisCpu, layout(), ThisCpu.read(last), idle, sequence, now, weight)
+                    interrupted::overdue(&ThisCpu, layout(), last, nowhere, sequence, now, weight)
                 });
             }
             cpu.ring.header().watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
@@ -240,11 +260,31 @@ extern "C" fn xenoscope_idle() {
     }
 }
 
+/// A CPU goes offline: interrupts are off for good, and its per-CPU data may be gone. Returns what `dead_idle` pointed
+/// to, to be jumped to.
+#[unsafe(no_mangle)]
+extern "C" fn xenoscope_dead() -> u64 {
+    if let Some(cpu) = this_cpu() {
+        // SAFETY: interrupts are off.
+        unsafe { cpu.timer() }.schedule.offline();
+        // The clock is per-CPU data: what was shown last is the time.
+        let shown = cpu.ring.header().watermark.0.swap(WATERMARK_ASLEEP, Ordering::AcqRel);
+        if shown != WATERMARK_ASLEEP {
+            cpu.falls_asleep(shown);
+        }
+        if counters::serve() {
+            counters::leave(cpu);
+        }
+    }
+    DEAD.load(Ordering::Relaxed)
+}
+
 /// A CPU that is quiet says so, with a watermark that holds nobody up.
 fn header_follows_schedule(cpu: &Cpu, schedule: &Schedule, now: u64) {
     let header = cpu.ring.header();
     let quiet = schedule.quiet_ns();
     header.counts.0.quiet_ns.store(quiet, Ordering::Relaxed);
+    header.counts.0.quiet_since.store(schedule.quiet_since().unwrap_or(0), Ordering::Relaxed);
     header.counts.0.awake_ns.store(cpu.awake_ns(now).saturating_sub(quiet), Ordering::Relaxed);
     if schedule.due().is_none() {
         header.watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);

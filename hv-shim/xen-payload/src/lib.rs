@@ -1,7 +1,8 @@
 //! The shim that Xen loads as a livepatch: it binds the sampling core to the running hypervisor.
 //!
-//! Comes in: performance counters' NMIs where those serve (`counters`); the timer's interrupts, through three function pointers of Xen that the shim takes over (the local
-//! APIC timer's entry in the table of direct interrupts, the timer softirq's handler, `pm_idle`), and its settings.
+//! Comes in: performance counters' NMIs where those serve (`counters`); the timer's interrupts, through function
+//! pointers of Xen that the shim takes over (the local APIC timer's entry in the table of direct interrupts, the timer
+//! softirq's handler, `pm_idle`, `dead_idle`), and its settings.
 //! Goes out: samples, into rings of pages that dom0 maps. Not here: decisions of any kind, which are `sampler`'s,
 //! and the rings' layout, which is `abi`'s.
 //!

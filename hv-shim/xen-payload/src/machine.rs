@@ -86,6 +86,7 @@ pub(crate) fn symbols() -> Symbols {
     Symbols {
         idle_vcpu: address!(idle_vcpu),
         cpu_online_map: address!(cpu_online_map),
+        cpu_present_map: address!(cpu_present_map),
         per_cpu_offset: address!(__per_cpu_offset),
         curr_vcpu: address!(per_cpu__curr_vcpu),
         dom_xen: address!(dom_xen),

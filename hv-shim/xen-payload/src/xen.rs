@@ -24,6 +24,8 @@ unsafe extern "C" {
 
     pub(crate) static __per_cpu_offset: u8;
     pub(crate) static cpu_online_map: u8;
+    pub(crate) static cpu_present_map: u8;
+    pub(crate) static dead_idle: u8;
     pub(crate) static direct_apic_vector: u8;
     pub(crate) static dom_xen: u8;
     pub(crate) static hardware_domain: u8;

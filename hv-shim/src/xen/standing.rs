@@ -1,0 +1,111 @@
+//! A shim that is already in place: whose it is, whether it still samples, and how it is silenced or taken out.
+
+use std::{
+    fmt, fs, process,
+    time::{Duration, SystemTime},
+};
+
+use abi::{Ordering, control::COMMAND_QUIET};
+
+use super::{
+    hypercalls::Hypercalls,
+    livepatch::{self, Payload, State},
+    rings::Shared,
+};
+use crate::{ShimError, Stopped};
+
+/// The payload's name among Xen's livepatches.
+pub(super) const NAME: &str = "xenoscope";
+
+/// The shim among Xen's livepatches.
+pub(super) fn find(xen: &Hypercalls) -> Result<Option<Payload>, ShimError> {
+    Ok(livepatch::list(xen)?.into_iter().find(|payload| payload.name == NAME))
+}
+
+/// What can be seen of a shim that is in effect.
+pub(super) struct Standing {
+    shared: Shared,
+    owner: Owner,
+}
+
+struct Owner {
+    pid: u64,
+    since: SystemTime,
+    /// Whether that process lives and is a program of ours; process ids are handed out again.
+    lives: bool,
+}
+
+impl Standing {
+    /// Looks at a shim that is in effect. Fails where it is of another version.
+    pub(super) fn look(xen: &Hypercalls, payload: &Payload) -> Result<Self, ShimError> {
+        let shared = Shared::map(&xen.privcmd, &payload.metadata)?;
+        let lease = shared.lease();
+        let pid = lease.owner_pid.load(Ordering::Relaxed);
+        let since = Duration::from_secs(lease.owner_since.load(Ordering::Relaxed));
+        let owner = Owner { pid, since: SystemTime::UNIX_EPOCH + since, lives: is_collector(pid) };
+        Ok(Self { shared, owner })
+    }
+
+    /// Whether a collector uses it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.owner.lives
+    }
+
+    /// Fails where a collector uses it.
+    fn unused(&self) -> Result<(), ShimError> {
+        let Owner { pid, since, lives } = self.owner;
+        if lives { Err(ShimError::InUse { pid: pid as u32, since }) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pid, rings) = (self.owner.pid, &self.shared.rings);
+        match self.owner.lives {
+            true => write!(f, "used by process {pid}")?,
+            false => write!(f, "left behind by process {pid}")?,
+        }
+        let taken: u64 = rings.iter().map(|ring| ring.header().counts.0.taken()).sum();
+        let is_quiet = |since: u64| since != 0;
+        let quiet = rings
+            .iter()
+            .filter(|ring| is_quiet(ring.header().counts.0.quiet_since.load(Ordering::Relaxed)))
+            .count();
+        write!(f, "; {taken} samples taken, quiet on {quiet} of {} CPUs", rings.len())
+    }
+}
+
+/// Removes a shim that nobody uses any more; tells what was found. Fails where a collector uses it.
+pub(super) fn remove_left_over(xen: &Hypercalls) -> Result<Option<(Stopped, String)>, ShimError> {
+    let Some(payload) = find(xen)? else { return Ok(None) };
+    let mut about = "not in effect".to_owned();
+    let mut pause = None;
+    if payload.state == State::Applied {
+        // Pages of another version can't be asked: such a shim is removed like one whose owner died.
+        about = "of another version".to_owned();
+        if let Ok(standing) = Standing::look(xen, &payload) {
+            standing.unused()?;
+            about = standing.to_string();
+        }
+        // Here all its pages are unmapped, so that the hypervisor gets them back.
+        pause = Some(livepatch::revert(xen, NAME)?);
+    }
+    livepatch::unload(xen, NAME)?;
+    Ok(Some((Stopped { pause }, about)))
+}
+
+/// Has a shim take no samples any more, whoever uses it; tells what was found.
+pub(super) fn silence(xen: &Hypercalls) -> Result<Option<String>, ShimError> {
+    let Some(payload) = find(xen)?.filter(|payload| payload.state == State::Applied) else {
+        return Ok(None);
+    };
+    let standing = Standing::look(xen, &payload)?;
+    standing.shared.lease().command.store(COMMAND_QUIET, Ordering::SeqCst);
+    Ok(Some(standing.to_string()))
+}
+
+fn is_collector(pid: u64) -> bool {
+    let program = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    pid != u64::from(process::id())
+        && program(&pid.to_string()).is_some_and(|name| Some(name) == program("self"))
+}
