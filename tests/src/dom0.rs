@@ -14,14 +14,14 @@ use crate::images::{Boot, Images};
 use crate::initramfs::{self, Base};
 use crate::kernels::Kernel;
 use crate::packages::PackageSet;
-use crate::scenario::{Release, Scenario};
+use crate::scenario::{GuestKind, Release, Scenario};
 use crate::tree::Tree;
 
 const SCRIPT: &str = include_str!("init/dom0.sh");
 const BLOCK_SCRIPT: &str = include_str!("init/block.sh");
 
 /// Programs of the Xen packages. Not every release has all of them.
-const TOOLS: [&str; 19] = [
+const TOOLS: [&str; 20] = [
     "xl",
     "xenstored",
     "xenconsoled",
@@ -29,6 +29,7 @@ const TOOLS: [&str; 19] = [
     "xen-livepatch",
     "libxl-save-helper",
     "xen-diag",
+    "xen-hptool",
     "xen-mfndump",
     "xenctx",
     "xenlockprof",
@@ -68,7 +69,29 @@ impl Release {
             Release::Trixie => "4.20",
         }
     }
+
+    /// The packages with the device model of HVM guests, and where it is in them: where the release's `xl` looks.
+    fn device_model(self) -> ([&'static str; 3], &'static str) {
+        match self {
+            Release::Bullseye => {
+                (["qemu-system-x86", "qemu-system-data", "seabios"], "usr/bin/qemu-system-i386")
+            }
+            Release::Bookworm | Release::Trixie => {
+                (["qemu-system-xen", "qemu-system-data", "seabios"], "usr/libexec/xen-qemu-system-i386")
+            }
+        }
+    }
 }
+
+/// What the device model needs besides: the BIOS, the ROMs by which a kernel is booted that dom0 hands over, and a
+/// keymap, which it insists on without having a keyboard.
+const FIRMWARE: [&str; 5] = [
+    "usr/share/seabios/bios-256k.bin",
+    "usr/share/qemu/linuxboot.bin",
+    "usr/share/qemu/linuxboot_dma.bin",
+    "usr/share/qemu/kvmvapic.bin",
+    "usr/share/qemu/keymaps/en-us",
+];
 
 /// Makes the images of a scenario: what is the scenario's own in `folder`, the rest in the cache. `programs` are put
 /// into dom0's `/usr/bin`.
@@ -80,7 +103,7 @@ pub(crate) fn build(
 ) -> Result<Images> {
     let release = scenario.hypervisor.release;
     let xen = release.xen();
-    let wanted = [
+    let mut wanted = vec![
         format!("xen-hypervisor-{xen}-amd64"),
         format!("xen-utils-{xen}"),
         "xen-utils-common".to_owned(),
@@ -89,6 +112,10 @@ pub(crate) fn build(
         "busybox-static".to_owned(),
         "linux-image-amd64".to_owned(),
     ];
+    let device_model = scenario.guests.iter().any(|guest| *guest.kind.get_ref() == GuestKind::Hvm);
+    if device_model {
+        wanted.extend(release.device_model().0.map(str::to_owned));
+    }
     let host = PackageSet::fetch(cache, release, &wanted)?;
     let kernel = Kernel::find(&host)?;
     let busybox = host.busybox()?;
@@ -100,7 +127,13 @@ pub(crate) fn build(
         busybox: &busybox,
         script: SCRIPT,
     };
-    let base = base.make(cache, (BLOCK_SCRIPT, TOOLS), |tree| add_xen(tree, &host, release))?;
+    let base = base.make(cache, (BLOCK_SCRIPT, TOOLS, FIRMWARE), |tree| {
+        let mut programs = add_xen(tree, &host, release)?;
+        if device_model {
+            programs.push(add_device_model(tree, &host, release)?);
+        }
+        Ok(programs)
+    })?;
 
     let initrd = folder.join("initrd");
     let hypervisor = hypervisor(&host, release, folder)?;
@@ -116,8 +149,9 @@ pub(crate) fn build(
     for guest in &scenario.guests {
         let device =
             initramfs::add_guest(&mut overlay, guest, scenario, &busybox, cache, &mut images, folder)?;
-        let path = format!("{}/xl.cfg", guests::folder(guest.name.get_ref()));
-        overlay.file(&path, 0o644, guests::xl_config(guest, device.as_deref()));
+        let folder = guests::folder(guest.name.get_ref());
+        overlay.file(&format!("{folder}/xl.cfg"), 0o644, guests::xl_config(guest, device.as_deref()));
+        overlay.file(&format!("{folder}/pin"), 0o644, guests::cpu_list(&guest.pin));
     }
     initramfs::join(&base, &overlay, &initrd)?;
     Ok(images)
@@ -157,4 +191,15 @@ fn add_tools(tree: &mut Tree, host: &PackageSet, release: Release) -> Result<Vec
         bail!("the packages have no Xen tools below /{home}");
     }
     Ok(programs)
+}
+
+/// Puts in what HVM guests need, which is large: only where a scenario has such guests. Gives the device model.
+fn add_device_model(tree: &mut Tree, host: &PackageSet, release: Release) -> Result<PathBuf> {
+    let (_, program) = release.device_model();
+    let hvmloader = format!("usr/lib/xen-{}/boot/hvmloader", release.xen());
+    let find = |path: &str| host.find(&[path]).with_context(|| format!("the packages have no /{path}"));
+    for path in [program, &hvmloader].into_iter().chain(FIRMWARE) {
+        tree.file(&format!("/{path}"), 0o755, fs::read(find(path)?)?);
+    }
+    find(program)
 }

@@ -55,7 +55,9 @@ pub(crate) fn xl_config(guest: &Guest, disk: Option<&str>) -> String {
         GuestKind::Hvm => "hvm",
         GuestKind::Kvm => "kvm",
     };
-    let kernel_args = ["console=hvc0 nokaslr", &guest.kernel_args].join(" ");
+    // HVM guests' kernels go where they want to, as they do elsewhere, unless the scenario has them stay.
+    let console = if kind == "hvm" { "console=hvc0" } else { "console=hvc0 nokaslr" };
+    let kernel_args = [console, &guest.kernel_args].join(" ");
     let mut config = format!(
         "name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"{folder}/vmlinuz\"\nramdisk = \"{folder}/initrd\"\n\
          extra = \"{}\"\nmemory = {}\nvcpus = {}\non_crash = \"preserve\"\n",
@@ -63,14 +65,19 @@ pub(crate) fn xl_config(guest: &Guest, disk: Option<&str>) -> String {
         guest.memory_mib,
         guest.vcpus
     );
-    if *guest.kind.get_ref() == GuestKind::Pvh {
+    if *guest.kind.get_ref() != GuestKind::Pv {
         // Emulated time-stamp counters do not work where QEMU emulates the CPU.
         config.push_str("tsc_mode = \"native\"\n");
+    }
+    if *guest.kind.get_ref() == GuestKind::Hvm {
+        // No screen: its console is the paravirtualized one, like the others'.
+        config.push_str("vga = \"none\"\nvnc = 0\n");
     }
     if let Some(device) = disk {
         writeln!(config, "disk = [\"phy:{device},xvda,w\"]").expect("a String takes all that is written");
     }
-    if !guest.pin.is_empty() {
+    // HVM guests are pinned once they are up.
+    if !guest.pin.is_empty() && *guest.kind.get_ref() != GuestKind::Hvm {
         writeln!(config, "cpus = \"{}\"", cpu_list(&guest.pin)).expect("a String takes all that is written");
     }
     config.push_str(&script(&guest.xl));
@@ -102,6 +109,20 @@ mod tests {
             ramdisk = \"/guests/alpha/initrd\"\nextra = \"console=hvc0 nokaslr\"\nmemory = 128\nvcpus = 1\n\
             on_crash = \"preserve\"\ndisk = [\"phy:/dev/vdb,xvda,w\"]\n";
         assert_eq!(config("kind = \"pv\""), expected);
+    }
+
+    #[test]
+    fn an_hvm_guest_without_a_screen_whose_kernel_lies_where_it_likes() {
+        let config = config("kind = \"hvm\"");
+        for line in [
+            "type = \"hvm\"",
+            "tsc_mode = \"native\"",
+            "vga = \"none\"",
+            "vnc = 0",
+            "extra = \"console=hvc0\"",
+        ] {
+            assert!(config.lines().any(|found| found == line), "{line} is not in\n{config}");
+        }
     }
 
     #[test]

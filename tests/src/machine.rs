@@ -141,7 +141,9 @@ fn arguments(scenario: &Scenario, images: &Images, serial: &Path, out: &Path) ->
         .disks
         .iter()
         .map(|disk| Ok(("-drive", format!("file={},format=raw,if=virtio", escaped(disk)?))));
-    let options = boot(scenario, &images.boot)?.into_iter().chain(options).map(Ok).chain(disks);
+    // While all CPUs sleep, time goes on at its own pace.
+    let icount = machine.icount.map(|shift| Ok(("-icount", format!("shift={shift},sleep=on"))));
+    let options = boot(scenario, &images.boot)?.into_iter().chain(options).map(Ok).chain(disks).chain(icount);
     let options = options.collect::<Result<Vec<_>>>()?;
     Ok(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect())
 }

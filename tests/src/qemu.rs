@@ -43,7 +43,8 @@ impl Qemu {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).args(program);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        command.args(["-accel", "tcg,thread=multi"]).args(arguments);
+        // A thread for each CPU, unless instructions are counted.
+        command.args(["-accel", "tcg"]).args(arguments);
         // A group of its own: an interrupt from the terminal is for this process, which then ends QEMU.
         command.current_dir(folder).process_group(0);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

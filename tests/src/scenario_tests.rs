@@ -18,7 +18,7 @@ fn what_is_left_out_has_a_default() {
         parse("[[guest]]\nname = \"alpha\"\nkind = \"pv\"\n[[step]]\nname = \"list\"\nrun = \"xl list\"\n")
             .unwrap();
     assert_eq!(scenario.machine.cpu, "phenom,+svm");
-    assert_eq!((scenario.machine.cpus, scenario.dom0.vcpus), (2, 1));
+    assert_eq!((scenario.machine.cpus, scenario.machine.icount, scenario.dom0.vcpus), (2, None, 1));
     let guest = &scenario.guests[0];
     assert_eq!((guest.kernel.as_str(), guest.vcpus, guest.start), ("linux-image-cloud-amd64", 1, true));
     assert_eq!(guest.disk, Disk::Initramfs);
@@ -47,12 +47,6 @@ fn names_are_plain_and_unique() {
     assert_eq!(twice, "line 8: step.name: \"a\" is there twice");
     let odd = refusal("[[guest]]\nname = \"a/b\"\nkind = \"pv\"\n");
     assert_eq!(odd, "line 5: guest.name: \"a/b\" is not made of letters, digits, '-' and '_'");
-}
-
-#[test]
-fn an_hvm_guest_is_refused_for_now() {
-    let refusal = refusal("[[guest]]\nname = \"a\"\nkind = \"hvm\"\n");
-    assert!(refusal.contains("line 6") && refusal.contains("not yet supported"), "{refusal}");
 }
 
 #[test]

@@ -22,7 +22,13 @@ impl Stanza {
 
     /// Whether the package is worth having when another one depends on it.
     pub(crate) fn is_wanted_as_dependency(&self) -> bool {
-        matches!(self.section.as_str(), "libs" | "oldlibs") || is_kernel(&self.name)
+        let library = match self.section.as_str() {
+            "libs" | "oldlibs" => true,
+            // Some libraries went astray (bullseye's libdaxctl1).
+            "libdevel" => self.name.starts_with("lib") && !self.name.ends_with("-dev"),
+            _ => false,
+        };
+        library || is_kernel(&self.name)
     }
 
     /// Whether it is an empty package that stands for the newest kernel of its kind.

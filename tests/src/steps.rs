@@ -14,7 +14,7 @@ use crate::progress::say;
 use crate::scenario::{HypervisorKind, OnFailure, Scenario, Step};
 
 /// How long a host with its guests may take to come up.
-const BOOT_LIMIT: Duration = Duration::from_secs(240);
+const BOOT_LIMIT: Duration = Duration::from_secs(480);
 
 /// How long a step that was stopped may take to end, and files to be copied.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -12,4 +12,12 @@ services() {
     [ -s /lab/pin ] && xl vcpu-pin Domain-0 all "$(cat /lab/pin)"
 }
 
-start() { xl create "/guests/$1/xl.cfg"; }
+start() {
+    xl create "/guests/$1/xl.cfg" || return
+    # dom0 hands an HVM guest its kernel byte by byte: not while the others' loads are in the way, and from another
+    # CPU than the guest's, wherever that is to run later.
+    if grep -q '^type = "hvm"' "/guests/$1/xl.cfg"; then
+        until grep -qs 'lab: the guest is up' "/share/console/guest-$1.log"; do sleep 0.2; done
+        if [ -s "/guests/$1/pin" ]; then xl vcpu-pin "$1" all "$(cat "/guests/$1/pin")"; fi
+    fi
+}
