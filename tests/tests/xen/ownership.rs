@@ -7,7 +7,8 @@ use profile::{Domain, Space};
 use crate::{accuracy::loads, figures, observed::Observed, symbols};
 
 /// The guests, and the addresses that only their own program has.
-const PROGRAMS: [(&str, u64); 3] = [("alpha", 0x1000_0000), ("beta", 0x2000_0000), ("gamma", 0x3000_0000)];
+const PROGRAMS: [(&str, u64); 4] =
+    [("alpha", 0x1000_0000), ("beta", 0x2000_0000), ("gamma", 0x3000_0000), ("eta", 0x5000_0000)];
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
