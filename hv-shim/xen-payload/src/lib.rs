@@ -1,15 +1,16 @@
 //! The shim that Xen loads as a livepatch: it binds the sampling core to the running hypervisor.
 //!
-//! Comes in: performance counters' NMIs where those serve (`counters`); the timer's interrupts, through function
-//! pointers of Xen that the shim takes over (the local APIC timer's entry in the table of direct interrupts, the timer
-//! softirq's handler, `pm_idle`, `dead_idle`); and its settings.
+//! Comes in: performance counters' NMIs, where those serve (`counters`), through Xen's NMI callback; the timer's
+//! interrupts, through function pointers of Xen that the shim takes over (the local APIC timer's entry in the table of
+//! direct interrupts, the timer softirq's handler, `pm_idle`, `dead_idle`); and its settings.
 //! Goes out: samples, into rings of pages that dom0 maps. Not here: decisions of any kind, which are `sampler`'s,
 //! and the rings' layout, which is `abi`'s.
 //!
 //! No function of Xen is patched. Its life: dom0's loader resolves every symbol, uploads the object and applies it;
 //! the *postapply* hook probes, allocates and takes the pointers over; the *unload* hook, which runs while all CPUs
-//! stand still, gives them back; the *postrevert* hook gives the counters back and frees the pages. Where the probe refuses, the shim stays
-//! inert and says why in its metadata.
+//! Comes in: performance counters' NMIs, where those serve (`counters`), through Xen's NMI callback; the timer's
+//! interrupts, through function pointers of Xen that the shim takes over (the local APIC timer's entry in the table of
+//! direct interrupts, the timer softirq's handler, `pm_idle`, `dead_idle`); and its settings.
 //!
 //! The interrupt path calls nothing of Xen but its clock and the handlers that it stands in for: no lock, no
 //! allocation, no printing.
