@@ -24,7 +24,7 @@ pub trait Hypervisor: Send {
     fn symbols(&mut self) -> Result<Vec<HypervisorSymbol>, ShimError>;
 
     /// The list of symbols of the kernel that this program runs on, in the format of `/proc/kallsyms`.
-    fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError>;
+    fn own_kernel_symbols(&self) -> Result<Arc<String>, ShimError>;
 
     /// The events that have a name, with this host's code for each; none for what it lacks.
     fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError>;

@@ -71,7 +71,7 @@ impl Hypervisor for Kvm {
         Ok(Vec::new())
     }
 
-    fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError> {
+    fn own_kernel_symbols(&self) -> Result<Arc<String>, ShimError> {
         self.own_kernel.symbols()
     }
 

@@ -89,7 +89,7 @@ impl Hypervisor for Xen {
         Ok(self.symbols.insert(symbols).clone())
     }
 
-    fn own_kernel_symbols(&self) -> Result<Arc<str>, ShimError> {
+    fn own_kernel_symbols(&self) -> Result<Arc<String>, ShimError> {
         self.own_kernel.symbols()
     }
 
