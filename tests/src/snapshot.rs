@@ -30,11 +30,14 @@ use crate::tree::Tree;
 /// What the guest writes its truth to; only what is written takes space.
 const TRUTH_BYTES: u64 = 128 << 20;
 const BOOT_LIMIT: Duration = Duration::from_secs(150);
-/// How often the guest is stopped to read its registers.
+/// How often the guest is stopped to read its registers, in the end and while it is busy.
 const ROUNDS: u32 = 40;
+const FEW_ROUNDS: u32 = 5;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
 /// The file in a snapshot's folder that tells what is in it.
 const INDEX: &str = "snapshot.json";
+/// Said by the guest when its processes begin to come and go.
+const BUSY: &str = "lab: busy";
 /// Said by the guest when all is written down, before its processes.
 const READY: &str = "lab: processes ";
 
@@ -85,7 +88,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// Boots the guest, lets it write down what it knows of itself and stops it. All that comes of it is put into `out`,
     /// and replaces what was there.
-    pub fn take(guest: &PlainGuest, out: &Path) -> Result<Snapshot> {
+    ///
+    /// `meanwhile` is called when the guest runs and its processes come and go, with the file of its memory and registers
+    /// of that time; it has a few seconds.
+    pub fn take(
+        guest: &PlainGuest,
+        out: &Path,
+        meanwhile: impl FnOnce(&Path, &[Registers]),
+    ) -> Result<Snapshot> {
         if out.exists() {
             fs::remove_dir_all(out)?;
         }
@@ -107,10 +117,17 @@ impl Snapshot {
         let mut qemu = Qemu::start_program(folder.path(), &emulator.program, arguments(guest, &memory))?;
         let mut qmp = Qmp::open(qemu.connect("qmp")?)?;
         let console = folder.path().join("console.log");
-        let processes = await_ready(&mut qemu, &console);
+        let said = await_line(&mut qemu, &console, BUSY).and_then(|_| {
+            let registers = rounds(&mut qmp, FEW_ROUNDS)?;
+            qmp.execute("cont", &Value::Null)?;
+            meanwhile(&memory, &registers);
+            await_line(&mut qemu, &console, READY)
+        });
         fs::copy(&console, out.join("console.log"))?;
-        let processes = processes?;
-        let registers = rounds(&mut qmp)?;
+        let pids = said?;
+        let pids = pids.split_ascii_whitespace();
+        let processes = pids.filter_map(|path| path.strip_prefix("/proc/")?.parse().ok()).collect();
+        let registers = rounds(&mut qmp, ROUNDS)?;
         drop(qemu);
 
         let truth = out.join("truth");
@@ -194,22 +211,20 @@ fn arguments(guest: &PlainGuest, memory: &Path) -> Vec<String> {
     options.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
 }
 
-/// Waits for the guest's last words, which are the list of its processes.
-fn await_ready(qemu: &mut Qemu, console: &Path) -> Result<Vec<u32>> {
+/// Waits for the guest to say a line that begins so, and gives the rest of it.
+fn await_line(qemu: &mut Qemu, console: &Path, beginning: &str) -> Result<String> {
     let deadline = Instant::now() + BOOT_LIMIT;
     loop {
         let said = String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned();
-        if let Some((_, list)) = said.split_once(READY)
-            && let Some((list, _)) = list.split_once('\n')
+        if let Some((_, line)) = said.split_once(beginning)
+            && let Some((rest, _)) = line.split_once('\n')
         {
-            let pids =
-                list.split_ascii_whitespace().filter_map(|path| path.strip_prefix("/proc/")?.parse().ok());
-            return Ok(pids.collect());
+            return Ok(rest.to_owned());
         }
         if qemu.ended()?.is_some() || Instant::now() > deadline {
             let last: Vec<&str> = said.lines().rev().take(5).collect();
             bail!(
-                "the guest was not ready; QEMU: {}; its last lines, reversed: {last:#?}",
+                "the guest does not say `{beginning}`; QEMU: {}; its last lines, reversed: {last:#?}",
                 qemu.complaints()
             );
         }
@@ -218,9 +233,9 @@ fn await_ready(qemu: &mut Qemu, console: &Path) -> Result<Vec<u32>> {
 }
 
 /// Stops the guest again and again to read its registers, in the end for good.
-fn rounds(qmp: &mut Qmp) -> Result<Vec<Registers>> {
+fn rounds(qmp: &mut Qmp, count: u32) -> Result<Vec<Registers>> {
     let mut registers = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..count {
         qmp.execute("cont", &Value::Null)?;
         thread::sleep(BETWEEN_ROUNDS);
         qmp.execute("stop", &Value::Null)?;

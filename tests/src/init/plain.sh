@@ -30,7 +30,12 @@ echo $! >/sys/fs/cgroup/system.slice/docker-0123456789abcdef.scope/cgroup.procs
 chroot /overlay /usr/bin/openssl speed -seconds 1000 sha256 >/dev/null 2>&1 &
 chroot /disk /usr/bin/openssl speed -seconds 1000 sha512 >/dev/null 2>&1 &
 chroot /disk /bin/sleep 100000 &
-sleep 2
+
+# For a while, processes come and go all the time.
+echo 'lab: busy'
+end=$(($(date +%s) + 5))
+while [ "$(date +%s)" -lt "$end" ]; do true | sh -c :; done
+sleep 1
 
 cat /proc/kallsyms >/truth/kallsyms
 cat /proc/modules >/truth/modules

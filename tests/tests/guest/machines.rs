@@ -3,6 +3,7 @@
 
 use std::{env, fs::File, path::Path, sync::OnceLock};
 
+use crate::running::{self, Running};
 use guest::{Kernel, Limits, Look, MemoryImage};
 use lab::{PlainGuest, Snapshot, scenario::Release};
 
@@ -14,6 +15,15 @@ pub(crate) struct Machine {
     pub(crate) snapshot: Snapshot,
     pub(crate) truth: Truth,
     pub(crate) memory: MemoryImage<File>,
+    /// What was seen while it ran; nothing of a guest of an earlier run.
+    pub(crate) running: Option<Running>,
+}
+
+/// A guest's memory, which QEMU may still be using.
+pub(crate) fn open(memory: &Path) -> MemoryImage<File> {
+    let file = File::open(memory).unwrap();
+    let length = file.metadata().unwrap().len();
+    MemoryImage::of_pc(file, length)
 }
 
 /// Linux 5.10 with page-table isolation, 6.1 with page tables of five levels, and 6.12 with memory above 4 GiB.
@@ -36,12 +46,17 @@ impl Machine {
     fn boot(name: &'static str, guest: &PlainGuest) -> Self {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{name}"));
         let reuse = env::var_os("XENOSCOPE_SNAPSHOTS").is_some_and(|value| value == "reuse");
-        let snapshot = if reuse { Snapshot::open(&out) } else { Snapshot::take(guest, &out) };
+        let mut running = None;
+        let snapshot = match reuse {
+            true => Snapshot::open(&out),
+            false => Snapshot::take(guest, &out, |memory, registers| {
+                running = Some(running::look_again_and_again(memory, registers));
+            }),
+        };
         let snapshot = snapshot.unwrap_or_else(|error| panic!("{name}: {error:#}"));
         let truth = Truth::read(&snapshot.truth);
-        let file = File::open(&snapshot.memory).unwrap();
-        let length = file.metadata().unwrap().len();
-        Self { name, snapshot, truth, memory: MemoryImage::of_pc(file, length) }
+        let memory = open(&snapshot.memory);
+        Self { name, snapshot, truth, memory, running }
     }
 
     /// A look at its memory.

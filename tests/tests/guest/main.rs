@@ -9,6 +9,7 @@ mod files;
 mod kernels;
 mod machine_frames;
 mod processes;
+mod running;
 
 // What they are answered with.
 mod machines;
