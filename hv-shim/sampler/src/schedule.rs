@@ -179,11 +179,13 @@ impl Schedule {
         }
     }
 
-    /// The CPU is at work: if it was offline, it is back, and may have found work before it ever idled.
-    pub fn at_work(&mut self, now: u64) {
-        if self.state == State::Offline {
+    /// The CPU is online: whether it was not until now. It may have found work before it ever idled.
+    pub fn online(&mut self, now: u64) -> bool {
+        let is_back = self.state == State::Offline;
+        if is_back {
             self.wake(now);
         }
+        is_back
     }
 
     /// Moves `due` past `now` and returns what the due times passed stand for.
@@ -354,7 +356,8 @@ mod tests {
         assert_eq!(schedule.due(), None);
         let back = 700 * MEAN;
         assert_eq!(schedule.interrupt(back, 1, false), Verdict::NotDue);
-        schedule.at_work(back + 1);
+        assert!(schedule.online(back + 1));
+        assert!(!schedule.online(back + 2));
         let due = schedule.due().unwrap();
         assert!(due > back && due < back + 2 * MEAN);
         assert_eq!(schedule.interrupt(due, 2, false), Verdict::Sample { weight: MEAN });
@@ -365,7 +368,7 @@ mod tests {
         assert!(schedule.due().unwrap() > 3 * back);
         // Timers are served while a CPU idles, too: that must not wake it.
         schedule.sleep(3 * back + 1, 4, false);
-        schedule.at_work(3 * back + 2);
+        assert!(!schedule.online(3 * back + 2));
         assert_eq!(schedule.due(), None);
     }
 

@@ -202,8 +202,10 @@ extern "C" fn xenoscope_softirq() {
         // SAFETY: interrupts are off.
         let timer = unsafe { cpu.timer() };
         let now = system_time();
-        timer.schedule.at_work(now);
-        cpu.wakes(now);
+        // Not on every softirq: some idle drivers serve them in their sleep.
+        if timer.schedule.online(now) {
+            cpu.wakes(now);
+        }
         header_follows_schedule(cpu, &timer.schedule, now);
         if counters::serve() {
             counters::follow(cpu, timer.schedule.is_quiet());

@@ -3,6 +3,7 @@
 //! Everything here panics where the evidence is not what it must be: it is for tests.
 
 pub mod bootstrap;
+pub mod complaints;
 pub mod figures;
 pub mod observed;
 pub mod report;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lab::{Options, Scenario, StepOutcome};
+use lab::{Options, Scenario, StepOutcome, evidence::complaints};
 
 use crate::{observed::Observed, report::Report};
 
@@ -34,11 +34,22 @@ pub(crate) fn host(booted: &'static Booted, scenario: &str) -> &'static Host {
 }
 
 impl Host {
-    /// Runs a scenario with the program under test.
+    /// Runs a scenario with the program under test. However the steps ended: a kernel that complains, dom0's or a
+    /// guest's, fails the run.
     pub(crate) fn run(name: &str, scenario: &Scenario) -> anyhow::Result<Self> {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let console = out.join("console");
         let options = Options { out: out.clone(), programs: vec![lab::xenoscope()?], ..Options::default() };
-        let outcome = lab::run(scenario, &options)?;
+        let mut outcome = lab::run(scenario, &options);
+        if complaints::was_the_emulator(&console) {
+            println!("{name}: the emulator gave a guest an interrupt twice: once more");
+            outcome = lab::run(scenario, &options);
+        }
+        // First: a guest that has crashed is often why a run ends early.
+        if console.exists() {
+            complaints::check_kernels(&console)?;
+        }
+        let outcome = outcome?;
         Ok(Self { out, steps: outcome.steps, injected: outcome.injected })
     }
 
@@ -87,6 +98,7 @@ pub(crate) fn xenoscope(arguments: &[&str]) -> Output {
 }
 
 /// What came of a step.
+#[derive(Debug)]
 pub(crate) struct Step {
     name: String,
     pub(crate) exit: Option<i32>,

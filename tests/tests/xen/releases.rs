@@ -2,49 +2,76 @@
 
 use std::path::Path;
 
-use lab::{Scenario, scenario::Release};
+use lab::{
+    Scenario,
+    scenario::{GuestKind, Release},
+};
 use profile::Mode;
 
-use crate::{consoles, figures, host::Host};
+use crate::{accuracy, consoles, figures, host::Host, observed::Observed};
 
-fn serves(name: &str, release: Release) {
+/// One of each kind: paravirtualized, hardware-virtualized, and that with a device model.
+const GUESTS: [&str; 3] = ["alpha", "gamma", "eta"];
+
+fn scenario(release: Release) -> Scenario {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/release.toml");
     let mut scenario = Scenario::load(&path).unwrap();
     scenario.hypervisor.release = release;
-    let host = Host::run(name, &scenario).unwrap();
+    scenario
+}
+
+fn serves(name: &str, scenario: &Scenario) {
+    let guests: Vec<&str> = scenario.guests.iter().map(|guest| guest.name.get_ref().as_str()).collect();
+    let host = Host::run(name, scenario).unwrap();
     host.step("record").ended(0).left_nothing_loaded();
     consoles::assert_clean(&host.text("console/xen.log"));
     let observed = host.observed("release.xsr");
     observed.assert_balanced();
-    for guest in ["alpha", "gamma"] {
+    accuracy::assert_shares(&host.report("release.xsr"));
+    assert_attributed(name, &observed, &guests, 500);
+
+    let step = host.step("below").ended(0);
+    assert!(step.stdout.contains("neighbour") && !step.stdout.contains("xenoscope"), "{}", step.stdout);
+    let below = host.observed("below.xsr");
+    below.assert_balanced();
+    assert_attributed(&format!("{name}, on top of another livepatch"), &below, &guests, 100);
+}
+
+/// Fails unless all guests' user samples lie in their own programs: `least` of them, and nearly all that there are.
+fn assert_attributed(name: &str, observed: &Observed, guests: &[&str], least: usize) {
+    for &guest in guests {
         let domain = observed.domain(guest);
-        // How much Xen works for a guest depends on how busy this machine is; where its processes run does not.
         let user = || observed.samples_of(domain).filter(|sample| sample.mode == Mode::User);
-        let own = user()
-            .filter_map(|sample| observed.function(sample))
-            .filter(|name| name.starts_with(guest))
-            .count();
-        let foreign = if guest == "alpha" { "gamma_" } else { "alpha_" };
+        let functions = || user().filter_map(|sample| observed.function(sample));
+        let own = functions().filter(|name| name.starts_with(guest)).count();
         let all = user().count();
         figures::figure(
             format_args!("{name}, {guest}: user samples in its program"),
             format_args!("{own} of {all}"),
         );
-        assert!(own > 100 && own * 10 > all * 9, "{guest}: {own} of {all} user samples lie in its program");
-        let mut names = observed.samples_of(domain).filter_map(|sample| observed.function(sample));
-        assert!(!names.any(|name| name.starts_with(foreign)), "{guest} was seen in another guest's program");
+        // Its init has its moments too.
+        assert!(
+            own > least && own * 100 > all * 99,
+            "{guest}: {own} of {all} user samples lie in its program"
+        );
+        let foreign = |name: &str| GUESTS.iter().any(|other| *other != guest && name.starts_with(other));
+        assert!(!functions().any(foreign), "{guest} was seen in another guest's program");
     }
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn on_xen_4_14() {
-    // Known: the PVH guest's kernel may panic while it is recorded here (README). This looks at attribution alone.
-    serves("release-4.14", Release::Bullseye);
+    let mut scenario = scenario(Release::Bullseye);
+    // Here above all, QEMU gives hardware guests interrupts twice, which they don't survive (docs/lab.md): it does not
+    // where instructions are counted. There, a BIOS that reads a kernel byte by byte takes too long.
+    scenario.machine.icount = Some(2);
+    scenario.guests.retain(|guest| *guest.kind.get_ref() != GuestKind::Hvm);
+    serves("release-4.14", &scenario);
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn on_xen_4_20() {
-    serves("release-4.20", Release::Trixie);
+    serves("release-4.20", &scenario(Release::Trixie));
 }
