@@ -18,6 +18,10 @@ pub const METADATA_CONTROL: &str = "control=";
 /// The key in the payload's metadata before the reason why it refused to run; the reason ends the metadata.
 pub const METADATA_REFUSED: &str = "refused=";
 
+/// What the payload's metadata begins with once it is out of effect and has given everything back: only then may it
+/// be unloaded.
+pub const METADATA_REVERTED: &str = "reverted";
+
 /// The root of all that is shared; read-only to dom0.
 #[repr(C)]
 pub struct ControlPage {

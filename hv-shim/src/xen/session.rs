@@ -72,9 +72,8 @@ pub(super) fn begin(
         notes,
         loaded: true,
     };
-    session.load_pause = livepatch::apply(&session.xen, NAME)?;
-    let payload =
-        find(&session.xen)?.ok_or(ShimError::Contract { what: "it is not in Xen's list".into() })?;
+    let (payload, pause) = standing::apply(&session.xen)?;
+    session.load_pause = pause;
     let shared = Shared::map(&session.xen.privcmd, &payload.metadata)?;
     shared.lease().owner_pid.store(u64::from(process::id()), Ordering::Relaxed);
     shared.lease().owner_since.store(unix_seconds(), Ordering::Relaxed);
@@ -132,7 +131,7 @@ impl Session {
         // Without mappings of ours, the hypervisor gets all of its memory back.
         self.shared = None;
         let pause = match find(&self.xen)? {
-            Some(payload) if payload.state == State::Applied => Some(livepatch::revert(&self.xen, NAME)?),
+            Some(payload) if payload.state == State::Applied => Some(standing::revert(&self.xen)?),
             Some(_) => None,
             None => return Ok(Stopped::default()),
         };

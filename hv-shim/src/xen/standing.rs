@@ -1,11 +1,14 @@
 //! A shim that is already in place: whose it is, whether it still samples, and how it is silenced or taken out.
 
 use std::{
-    fmt, fs, process,
-    time::{Duration, SystemTime},
+    fmt, fs, process, thread,
+    time::{Duration, Instant, SystemTime},
 };
 
-use abi::{Ordering, control::COMMAND_QUIET};
+use abi::{
+    Ordering,
+    control::{COMMAND_QUIET, METADATA_CONTROL, METADATA_REFUSED, METADATA_REVERTED},
+};
 
 use super::{
     hypercalls::Hypercalls,
@@ -88,10 +91,52 @@ pub(super) fn remove_left_over(xen: &Hypercalls) -> Result<Option<(Stopped, Stri
             about = standing.to_string();
         }
         // Here all its pages are unmapped, so that the hypervisor gets them back.
-        pause = Some(livepatch::revert(xen, NAME)?);
+        pause = Some(revert(xen)?);
     }
     livepatch::unload(xen, NAME)?;
     Ok(Some((Stopped { pause }, about)))
+}
+
+/// For how long the shim's own hooks are waited for.
+const HOOKS: Duration = Duration::from_secs(3);
+
+/// How often they are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Puts an uploaded shim into effect. Returns it as it is then, and for how long the machine can have stood still.
+pub(super) fn apply(xen: &Hypercalls) -> Result<(Payload, Duration), ShimError> {
+    let pause = livepatch::apply(xen, NAME)?;
+    let told = |metadata: &str| [METADATA_CONTROL, METADATA_REFUSED].iter().any(|key| metadata.contains(key));
+    Ok((await_hook(xen, told)?, pause))
+}
+
+/// Takes the shim out of effect, so that it may be unloaded. Returns for how long the machine can have stood still.
+pub(super) fn revert(xen: &Hypercalls) -> Result<Duration, ShimError> {
+    let pause = livepatch::revert(xen, NAME)?;
+    // A shim of another version may never say so: for that one, the time has to do.
+    let _ = await_hook(xen, |metadata| metadata.starts_with(METADATA_REVERTED));
+    Ok(pause)
+}
+
+/// Xen tells that an action is over, and then runs the hooks that follow it: on another CPU than this, where they may
+/// not even have begun. Waits until the shim's metadata says what only its hook writes.
+fn await_hook(xen: &Hypercalls, done: impl Fn(&str) -> bool) -> Result<Payload, ShimError> {
+    let deadline = Instant::now() + HOOKS;
+    let mut before = String::new();
+    loop {
+        let missing = || ShimError::Contract { what: "it is not in Xen's list".into() };
+        let payload = find(xen)?.ok_or_else(missing)?;
+        // Twice the same: it is not being written any more, and the hook has returned.
+        if done(&payload.metadata) && payload.metadata == before {
+            return Ok(payload);
+        }
+        if Instant::now() > deadline {
+            let what = format!("its metadata reads {:?}", payload.metadata);
+            return Err(ShimError::Contract { what });
+        }
+        before = payload.metadata;
+        thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Has a shim take no samples any more, whoever uses it; tells what was found.

@@ -160,6 +160,7 @@ extern "C" fn xenoscope_unload() {
 extern "C" fn xenoscope_postrevert() {
     counters::end();
     release();
+    metadata::tell_reverted();
 }
 
 /// Probes, allocates, and takes the handlers over. On failure `release` undoes what was done.

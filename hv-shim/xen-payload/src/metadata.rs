@@ -53,6 +53,11 @@ pub(crate) fn tell_control(mfn: u64) {
     cursor.text(" ");
 }
 
+/// Tells that nothing of the shim's runs any more.
+pub(crate) fn tell_reverted() {
+    Cursor(0).text(abi::control::METADATA_REVERTED);
+}
+
 /// Tells why the shim stays inert.
 pub(crate) fn tell_refusal(refusal: Refusal) {
     let mut cursor = Cursor(0);
