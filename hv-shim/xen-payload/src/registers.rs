@@ -59,6 +59,25 @@ fn apic_write(register: u32, value: u32) {
     }
 }
 
+/// An instruction that may fault: a fault is caught by Xen's exception table, which goes on behind it, and leaves
+/// `failed` set.
+macro_rules! checked {
+    ($instruction:literal, $failed:ident, $($operands:tt)*) => {
+        asm!(
+            "xor {failed:e}, {failed:e}",
+            concat!("2: ", $instruction),
+            "jmp 4f",
+            "3: mov {failed:e}, 1",
+            "4:",
+            ".pushsection .ex_table, \"a\", @progbits",
+            ".balign 4",
+            ".long 2b - ., 3b - .",
+            ".popsection",
+            failed = out(reg) $failed, $($operands)*, options(nostack)
+        )
+    };
+}
+
 impl Registers for Msrs {
     #[inline(always)]
     fn rdmsr(&self, msr: u32) -> u64 {
@@ -82,42 +101,16 @@ impl Registers for Msrs {
 
     fn try_rdmsr(&self, msr: u32) -> Option<u64> {
         let (low, high, failed): (u32, u32, u32);
-        // SAFETY: a fault is caught by Xen's exception table, which goes on behind the instruction.
-        unsafe {
-            asm!(
-                "xor {failed:e}, {failed:e}",
-                "2: rdmsr",
-                "jmp 4f",
-                "3: mov {failed:e}, 1",
-                "4:",
-                ".pushsection .ex_table, \"a\", @progbits",
-                ".balign 4",
-                ".long 2b - ., 3b - .",
-                ".popsection",
-                failed = out(reg) failed, in("ecx") msr, out("eax") low, out("edx") high,
-                options(nostack)
-            );
-        }
+        // SAFETY: see `checked`; reading a register has no effect.
+        unsafe { checked!("rdmsr", failed, in("ecx") msr, out("eax") low, out("edx") high) };
         (failed == 0).then_some(u64::from(high) << 32 | u64::from(low))
     }
 
     fn try_wrmsr(&self, msr: u32, value: u64) -> bool {
         let failed: u32;
-        // SAFETY: as above.
+        // SAFETY: see `checked`; the core writes registers of counters only.
         unsafe {
-            asm!(
-                "xor {failed:e}, {failed:e}",
-                "2: wrmsr",
-                "jmp 4f",
-                "3: mov {failed:e}, 1",
-                "4:",
-                ".pushsection .ex_table, \"a\", @progbits",
-                ".balign 4",
-                ".long 2b - ., 3b - .",
-                ".popsection",
-                failed = out(reg) failed, in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32,
-                options(nostack)
-            );
+            checked!("wrmsr", failed, in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32);
         }
         failed == 0
     }
