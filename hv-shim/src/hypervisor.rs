@@ -2,6 +2,7 @@
 
 use std::{fs::File, sync::Arc, time::Duration};
 
+use guest::GuestMemory;
 use profile::{CpuAccount, DomainKind, Event, HypervisorVirtual, PhysCpu, Time, Uuid};
 
 use crate::{
@@ -29,8 +30,19 @@ pub trait Hypervisor: Send {
     /// The events that have a name, with this host's code for each; none for what it lacks.
     fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError>;
 
+    /// The memory of its domains, where that can be looked into.
+    fn memories(&self) -> Option<Arc<dyn Memories>> {
+        None
+    }
+
     /// Begins to sample every CPU. What an earlier, dead collector left behind is removed first.
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError>;
+}
+
+/// The memory of domains, for whoever looks into them, in whichever thread.
+pub trait Memories: Send + Sync {
+    /// A domain's memory, for as long as one look lasts; none for a domain that can't be looked into.
+    fn open(&self, domain: u32, kind: DomainKind) -> Option<Box<dyn GuestMemory>>;
 }
 
 /// Which hypervisor, on which machine.

@@ -16,8 +16,8 @@ mod xen;
 
 pub use error::ShimError;
 pub use hypervisor::{
-    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Outcome, PmuTrust, Request, Sampling, Stopped,
-    Watermark,
+    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Outcome, PmuTrust, Request, Sampling,
+    Stopped, Watermark,
 };
 pub use taken::{Change, MappedFile, Mapping, Owner, ProcessKey, ProcessState, Record, Taken};
 

@@ -39,6 +39,9 @@ pub struct Taken {
     pub owner: Owner,
     /// The process that was current in the owner's domain, where that is known.
     pub process: Option<ProcessKey>,
+    /// The root of the page tables that were loaded, if they were a guest's: those of its kernel, or of whichever process
+    /// it ran last.
+    pub page_tables: Option<AddressSpaceRoot>,
     /// The interrupted instruction.
     pub instruction_pointer: u64,
 }

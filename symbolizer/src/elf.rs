@@ -52,11 +52,11 @@ impl Linked {
             segment.p_type(LittleEndian) == elf::PT_LOAD && segment.p_flags(LittleEndian).0 & elf::PF_X.0 != 0
         };
         let segments = file.segments.iter().filter(executable).map(|segment| {
-            // The kernel maps whole pages: what stands before the segment in its first one is mapped too.
-            let (offset, address) = (segment.p_offset(LittleEndian), segment.p_vaddr(LittleEndian));
-            let before = offset & (PAGE - 1);
-            let end = offset.saturating_add(segment.p_filesz(LittleEndian)).saturating_add(PAGE);
-            (offset - before..end, address.wrapping_sub(before))
+            mapped_segment((
+                segment.p_offset(LittleEndian),
+                segment.p_filesz(LittleEndian),
+                segment.p_vaddr(LittleEndian),
+            ))
         });
         let segments = segments.collect();
         match file.symbols(0, &text, extent_as_linked(file.segments)) {
@@ -66,11 +66,65 @@ impl Linked {
         }
     }
 
+    /// Takes what somebody else has read of an ELF file: its executable segments, each with its place in the file, its
+    /// size there and the address that it is linked to; and its functions.
+    pub fn from_parts<'a>(
+        segments: impl IntoIterator<Item = (u64, u64, u64)>,
+        functions: impl IntoIterator<Item = LinkedFunction<'a>>,
+    ) -> Result<Self, ParseError> {
+        let segments: Vec<(u64, u64, u64)> = segments.into_iter().collect();
+        let mut text: Vec<Range<u64>> =
+            segments.iter().map(|&(_, size, address)| address..address.saturating_add(size)).collect();
+        text.sort_by_key(|range| range.start);
+        let mut entries: Vec<Entry<'a>> = functions
+            .into_iter()
+            .filter(|function| {
+                segment_of(&text, function.address).is_some() && is_function_name(function.name)
+            })
+            .map(|LinkedFunction { address, size, name, local, weak }| {
+                let preference = Preference::of_elf(name, size == 0, weak, local);
+                Entry { start: address, end: address.saturating_add(size), preference, name, module: 0 }
+            })
+            .collect();
+        close_unsized(&mut entries, &text);
+        let extent = text.first().map_or(0, |range| range.start)..text.last().map_or(0, |range| range.end);
+        let symbols = match SymbolTable::build(entries, Vec::new(), extent) {
+            Ok(symbols) => Some(symbols),
+            Err(ParseError::NoSymbols) => None,
+            Err(error) => return Err(error),
+        };
+        let segments = segments.into_iter().map(mapped_segment).collect();
+        Ok(Self { segments, symbols })
+    }
+
     /// Where a byte of the file is linked to, if it is code.
     pub(crate) fn address_of(&self, offset: u64) -> Option<u64> {
         let (range, address) = self.segments.iter().find(|(range, _)| range.contains(&offset))?;
         Some(address.wrapping_add(offset - range.start))
     }
+}
+
+/// A function of an ELF file that somebody else has read.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkedFunction<'a> {
+    /// Where it was linked to lie.
+    pub address: u64,
+    /// Its size in bytes; 0 where the table does not say.
+    pub size: u64,
+    /// Its name as the table spells it: untrusted text.
+    pub name: &'a str,
+    /// Whether other files can't see it.
+    pub local: bool,
+    /// Whether another of its name would take its place.
+    pub weak: bool,
+}
+
+/// A segment by its place in the file, its size there and its address, as it is mapped: kernels map whole pages, so that
+/// what stands before it in its first page is mapped too.
+fn mapped_segment((offset, size, address): (u64, u64, u64)) -> (Range<u64>, u64) {
+    let before = offset & (PAGE - 1);
+    let end = offset.saturating_add(size).saturating_add(PAGE);
+    (offset - before..end, address.wrapping_sub(before))
 }
 
 /// Reads no more of `data` than the headers, one symbol table and its strings: debug information may be gigabytes.

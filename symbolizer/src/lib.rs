@@ -40,7 +40,7 @@ mod table;
 mod xen;
 
 pub use demangle::demangle;
-pub use elf::Linked;
+pub use elf::{Linked, LinkedFunction};
 pub use error::{ParseError, SymbolizerError};
 pub use image::{Executable, Image};
 pub use load::{ImageFile, load, load_linked};

@@ -59,6 +59,11 @@ impl Symbolizer {
         self.domains.entry(domain).or_default().kernel = Some(Kernel { name: name.into(), symbols });
     }
 
+    /// Whether a domain's kernel has names.
+    pub fn has_kernel(&self, domain: DomainId) -> bool {
+        self.domains.get(&domain).is_some_and(|images| images.kernel.is_some())
+    }
+
     /// Names what runs in a domain's processes at the addresses of `executable`, whichever the process.
     ///
     /// Fails where that would be a guess: another executable of the domain has code at some of the same addresses.
@@ -133,11 +138,17 @@ impl Symbolizer {
                 .get(&domain)
                 .and_then(|images| images.kernel.as_ref())
                 .map(|kernel| resolve_in(&kernel.name, &kernel.symbols, address)),
-            Space::User(domain, process) => self.mapped.resolve(process, address).or_else(|| {
-                let executables = &self.domains.get(&domain)?.executables;
-                let executable = executables.iter().find(|executable| executable.has_code_at(inside))?;
-                Some(resolve_in(executable.name(), executable.symbols(), address))
-            }),
+            Space::User(domain, process) => {
+                let mapped = self.mapped.resolve(process, address);
+                if mapped.as_ref().is_some_and(|resolved| resolved.symbol.is_some()) {
+                    return mapped.unwrap_or(Resolved::NOWHERE);
+                }
+                let executables = self.domains.get(&domain).map_or(&[][..], |images| &images.executables);
+                let executable = executables.iter().find(|executable| executable.has_code_at(inside));
+                let named =
+                    executable.map(|executable| resolve_in(executable.name(), executable.symbols(), address));
+                named.or(mapped)
+            }
         }
         .unwrap_or(Resolved::NOWHERE)
     }

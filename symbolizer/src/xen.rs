@@ -1,4 +1,4 @@
-//! The symbols that a running Xen gives of itself.
+//! The symbols that a running Xen gives of itself, and others that come as rows.
 
 use crate::{
     ParseError, SymbolTable,
@@ -14,11 +14,22 @@ impl SymbolTable {
     pub fn from_xen<'a>(
         symbols: impl IntoIterator<Item = (u64, char, &'a str, Option<&'a str>)>,
     ) -> Result<Self, ParseError> {
-        let listed = |(address, kind, name, livepatch): (_, char, &'a str, _)| Listed {
+        let function = |name: &'a str| name.rsplit_once('#').map_or(name, |(_, function)| function);
+        Self::from_rows(
+            symbols.into_iter().map(|(address, kind, name, patch)| (address, kind, function(name), patch)),
+        )
+    }
+
+    /// Takes the symbols of a kernel: address, the letter that `nm` would print, name, and the loadable module if it is
+    /// of one.
+    pub fn from_rows<'a>(
+        symbols: impl IntoIterator<Item = (u64, char, &'a str, Option<&'a str>)>,
+    ) -> Result<Self, ParseError> {
+        let listed = |(address, kind, name, module)| Listed {
             address,
             kind: u8::try_from(kind).unwrap_or(b'?'),
-            name: name.rsplit_once('#').map_or(name, |(_, function)| function),
-            module: livepatch,
+            name,
+            module,
         };
         listing::table(symbols.into_iter().map(listed).collect())
     }

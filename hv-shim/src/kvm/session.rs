@@ -480,6 +480,7 @@ impl Converter<'_> {
             mode,
             owner,
             process: of_host.then_some(ProcessKey::Pid(pid)),
+            page_tables: None,
             instruction_pointer,
         }
     }

@@ -5,6 +5,7 @@ mod doctor;
 mod domains;
 mod hypercalls;
 mod livepatch;
+mod memory;
 mod payload;
 mod privcmd;
 mod processor;
@@ -18,8 +19,8 @@ use std::{fs, sync::Arc};
 pub(crate) use self::doctor::doctor;
 use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd, processor::Processor};
 use crate::{
-    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, Stopped, events::Counted,
-    own_kernel::OwnKernel,
+    DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Request, Sampling, ShimError, Stopped,
+    events::Counted, own_kernel::OwnKernel,
 };
 
 /// The hypervisor that this machine says it runs under.
@@ -101,6 +102,10 @@ impl Hypervisor for Xen {
             counted => processor.selector(counted).map(|code| format!("r{code:x}")),
         };
         Ok(Counted::named().map(|counted| (counted, code(counted))).collect())
+    }
+
+    fn memories(&self) -> Option<Arc<dyn Memories>> {
+        Some(Arc::new(memory::XenMemories(self.hypercalls.clone())))
     }
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {

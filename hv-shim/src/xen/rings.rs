@@ -243,6 +243,7 @@ fn taken(words: &[u64]) -> Option<Taken> {
         mode,
         owner,
         process,
+        page_tables: (owner != Owner::Hypervisor).then_some(AddressSpaceRoot(sample.root)),
         instruction_pointer: sample.instruction_pointer,
     })
 }

@@ -1,0 +1,128 @@
+//! A domain's memory by foreign mappings: page by page as it is asked for, and only for as long as a look lasts.
+//!
+//! A mapping that outlived its domain would keep that from being destroyed. Only pages that are asked for are mapped: to
+//! map one that a domain was promised and never used (populate on demand) would give it that page.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
+
+use abi::PAGE_SIZE;
+use guest::{Frames, GuestMemory, GuestPhysical, Missing};
+use profile::DomainKind;
+
+use super::{
+    hypercalls::Hypercalls,
+    privcmd::{Access, Mapping},
+};
+use crate::Memories;
+
+/// Pages that stay mapped at the most: 64 MiB.
+const MOST_PAGES: usize = 16 << 10;
+
+/// The memory of all domains of a running Xen.
+pub(super) struct XenMemories(pub(super) Arc<Hypercalls>);
+
+impl Memories for XenMemories {
+    fn open(&self, domain: u32, kind: DomainKind) -> Option<Box<dyn GuestMemory>> {
+        let frames = match kind {
+            DomainKind::Pv => Frames::Machine,
+            DomainKind::Pvh | DomainKind::Hvm => Frames::Guest,
+            // dom0 can't map its own pages as somebody else's.
+            _ => return None,
+        };
+        let domain = u16::try_from(domain).ok()?;
+        Some(Box::new(ForeignMemory { xen: self.0.clone(), domain, frames, pages: RefCell::default() }))
+    }
+}
+
+struct ForeignMemory {
+    xen: Arc<Hypercalls>,
+    domain: u16,
+    frames: Frames,
+    pages: RefCell<HashMap<u64, Option<Page>>>,
+}
+
+/// A mapped page: a piece of a mapping.
+#[derive(Clone)]
+struct Page {
+    mapping: Rc<Mapping>,
+    index: usize,
+}
+
+impl ForeignMemory {
+    /// Maps what of some frames, which follow each other, is not mapped yet: together if that works, else one by one.
+    fn map(&self, frames: std::ops::RangeInclusive<u64>) {
+        let mut pages = self.pages.borrow_mut();
+        if pages.len() > MOST_PAGES {
+            pages.clear();
+        }
+        let unmapped: Vec<u64> = frames.filter(|frame| !pages.contains_key(frame)).collect();
+        let map = |frames: &[u64]| self.xen.privcmd.map(self.domain, frames, Access::ReadOnly).map(Rc::new);
+        match map(&unmapped) {
+            _ if unmapped.is_empty() => {}
+            Ok(mapping) => {
+                for (index, &frame) in unmapped.iter().enumerate() {
+                    pages.insert(frame, Some(Page { mapping: mapping.clone(), index }));
+                }
+            }
+            Err(_) => {
+                for &frame in &unmapped {
+                    pages.insert(frame, map(&[frame]).ok().map(|mapping| Page { mapping, index: 0 }));
+                }
+            }
+        }
+    }
+}
+
+impl GuestMemory for ForeignMemory {
+    fn read(&self, address: GuestPhysical, bytes: &mut [u8]) -> Result<(), Missing> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let missing = Missing(address);
+        let last = address.0.checked_add(bytes.len() as u64 - 1).ok_or(missing)?;
+        let frame_of = |address: u64| address / PAGE_SIZE as u64;
+        // No single read is larger than what may be mapped.
+        if frame_of(last) - frame_of(address.0) >= MOST_PAGES as u64 {
+            return Err(missing);
+        }
+        self.map(frame_of(address.0)..=frame_of(last));
+        let pages = self.pages.borrow();
+        let mut place = address.0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let page = pages.get(&frame_of(place)).and_then(Option::as_ref).ok_or(missing)?;
+            let within = place as usize % PAGE_SIZE;
+            let (piece, after) = rest.split_at_mut((PAGE_SIZE - within).min(rest.len()));
+            page.copy(within, piece);
+            place += piece.len() as u64;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn frames(&self) -> Frames {
+        self.frames
+    }
+}
+
+impl Page {
+    /// Copies bytes out: word by word, since the domain writes when it likes.
+    fn copy(&self, mut at: usize, bytes: &mut [u8]) {
+        const WORD: usize = 8;
+        let words = &self.mapping.words()[self.index * PAGE_SIZE / WORD..][..PAGE_SIZE / WORD];
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let word = words[at / WORD].load(Ordering::Relaxed).to_le_bytes();
+            let within = at % WORD;
+            let (piece, after) = rest.split_at_mut((WORD - within).min(rest.len()));
+            piece.copy_from_slice(&word[within..within + piece.len()]);
+            at += piece.len();
+            rest = after;
+        }
+    }
+}
