@@ -91,6 +91,10 @@ pub(crate) struct Args {
     #[arg(long = "guest-exe", value_name = "NAME=FILE[@0xBASE]")]
     executables: Vec<GuestImage>,
 
+    /// Do not read guests' memory: their code goes without names, but for those of files given here
+    #[arg(long)]
+    leave_guests: bool,
+
     /// Sample the whole machine or fail: without it, users who may not do that get a command's samples alone
     #[arg(short, long)]
     all_cpus: bool,
@@ -198,6 +202,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
             ring_bytes: args.ring_size,
             may_narrow: !args.all_cpus && !args.command.is_empty(),
         },
+        look_into_guests: !args.leave_guests,
         filter: if all { Filter::All } else { Filter::Named(args.domains.iter().cloned().collect()) },
         tool: concat!("xenoscope ", env!("CARGO_PKG_VERSION")).into(),
         kernel: kernel_file("osrelease").trim().to_owned(),

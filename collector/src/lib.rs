@@ -10,6 +10,7 @@
 
 mod books;
 mod domains;
+mod guests;
 mod merge;
 mod naming;
 mod processes;

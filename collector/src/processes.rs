@@ -5,8 +5,10 @@
 use std::{collections::HashMap, io::Write, sync::Arc};
 
 use hv_shim::{Change, MappedFile, Mapping, ProcessKey, ProcessState, Sampling};
-use profile::{DomainId, Process, ProcessId, Time, recording::Writer};
+use profile::{AddressSpaceRoot, DomainId, Process, ProcessId, Time, recording::Writer};
 use symbolizer::{ImageId, SymbolTable, Symbolizer, load_linked};
+
+use crate::guests::{GuestImage, GuestMapping, GuestProcess, Image};
 
 /// For how long the dead are remembered: their last samples may still be on their way.
 const MOURNING_NS: u64 = 2_000_000_000;
@@ -40,12 +42,23 @@ struct Life {
 struct Facts {
     name: Option<String>,
     container: Option<String>,
+    /// Of a process of the host.
     mappings: Arc<Vec<Mapping>>,
+    /// Of a process of a guest, with what else tells it from another of the same page tables.
+    guest: Option<Arc<GuestFacts>>,
+}
+
+#[derive(PartialEq, Eq)]
+struct GuestFacts {
+    pid: u32,
+    start_time: u64,
+    mappings: Vec<GuestMapping>,
 }
 
 impl From<ProcessState> for Facts {
     fn from(state: ProcessState) -> Self {
-        Self { name: state.name, container: state.container, mappings: Arc::new(state.mappings) }
+        let mappings = Arc::new(state.mappings);
+        Self { name: state.name, container: state.container, mappings, guest: None }
     }
 }
 
@@ -86,6 +99,9 @@ impl Processes {
         for mapping in &*life.facts.mappings {
             self.files.map(id, mapping, symbolizer);
         }
+        if let Some(guest) = &life.facts.guest {
+            self.files.map_guest(whose.domain, id, &guest.mappings, symbolizer);
+        }
         writer.process(process(id, whose.domain, key, &life.facts, now));
         id
     }
@@ -114,11 +130,7 @@ impl Processes {
                 // The parent's group may have been left since.
                 let before = || self.lives.get(&key(pid))?.facts.container.clone();
                 let container = sampling.container(pid).or_else(before);
-                self.begin(
-                    key(pid),
-                    Facts { name: Some(name), container, mappings: Arc::default() },
-                    symbolizer,
-                );
+                self.begin(key(pid), Facts { name: Some(name), container, ..Facts::default() }, symbolizer);
             }
             Change::Renamed { pid, name } => {
                 if let Some(life) = self.lives.get_mut(&key(pid)) {
@@ -142,6 +154,51 @@ impl Processes {
                 }
             }
         }
+    }
+
+    /// Takes what a guest's memory says of a process now. Returns its handle if later samples have other names.
+    pub(crate) fn guest_process<W: Write>(
+        &mut self,
+        domain: DomainId,
+        root: AddressSpaceRoot,
+        found: GuestProcess,
+        now: Time,
+        symbolizer: &mut Symbolizer,
+        writer: &mut Writer<W>,
+    ) -> Option<ProcessId> {
+        let GuestProcess { pid, start_time, name, container, mappings, images } = found;
+        for image in images {
+            self.files.read_guest(domain, image, symbolizer);
+        }
+        let guest = GuestFacts { pid, start_time, mappings };
+        let facts = Facts { name: Some(name), container, guest: Some(Arc::new(guest)), ..Facts::default() };
+        let key = (domain, Some(ProcessKey::Root(root)));
+        let Some(life) = self.lives.get_mut(&key) else {
+            self.lives.insert(key, Life::new(facts));
+            return None;
+        };
+        let same = |before: &Facts| match (&before.guest, &facts.guest) {
+            (Some(before), Some(now)) => (before.pid, before.start_time) == (now.pid, now.start_time),
+            // Until now nothing was known of it.
+            (None, _) => true,
+            _ => false,
+        };
+        if !same(&life.facts) {
+            self.begin(key, facts, symbolizer);
+            return None;
+        }
+        let renamed = (&life.facts.name, &life.facts.container) != (&facts.name, &facts.container);
+        let moved = life.facts.guest != facts.guest;
+        life.facts = facts;
+        let id = life.id?;
+        if renamed || moved {
+            writer.process(process(id, domain, key.1, &life.facts, now));
+        }
+        if moved && let Some(guest) = &life.facts.guest {
+            symbolizer.forget_process(id);
+            self.files.map_guest(domain, id, &guest.mappings, symbolizer);
+        }
+        (moved).then_some(id)
     }
 
     fn begin(&mut self, key: (DomainId, Option<ProcessKey>), facts: Facts, symbolizer: &mut Symbolizer) {
@@ -221,7 +278,7 @@ impl Processes {
 fn process(id: ProcessId, domain: DomainId, key: Option<ProcessKey>, facts: &Facts, now: Time) -> Process {
     let (pid, root) = match key {
         Some(ProcessKey::Pid(pid)) => (Some(pid), None),
-        Some(ProcessKey::Root(root)) => (None, Some(root)),
+        Some(ProcessKey::Root(root)) => (facts.guest.as_ref().map(|guest| guest.pid), Some(root)),
         None => (None, None),
     };
     Process { id, domain, pid, root, name: facts.name.clone(), container: facts.container.clone(), from: now }
@@ -231,9 +288,41 @@ fn process(id: ProcessId, domain: DomainId, key: Option<ProcessKey>, facts: &Fac
 #[derive(Default)]
 struct Files {
     known: HashMap<MappedFile, ImageId>,
+    of_guests: HashMap<(DomainId, (String, Image)), ImageId>,
 }
 
 impl Files {
+    fn guest_image(
+        &mut self,
+        domain: DomainId,
+        key: (String, Image),
+        symbolizer: &mut Symbolizer,
+    ) -> ImageId {
+        let is_memory = key.1 == Image::Memory;
+        *self.of_guests.entry((domain, key)).or_insert_with_key(|(_, (path, _))| match is_memory {
+            true => symbolizer.add_memory(short_name(path)),
+            false => symbolizer.add_image(short_name(path)),
+        })
+    }
+
+    fn read_guest(&mut self, domain: DomainId, image: GuestImage, symbolizer: &mut Symbolizer) {
+        let id = self.guest_image(domain, image.key, symbolizer);
+        symbolizer.set_content(id, image.content);
+    }
+
+    fn map_guest(
+        &mut self,
+        domain: DomainId,
+        process: ProcessId,
+        mappings: &[GuestMapping],
+        symbolizer: &mut Symbolizer,
+    ) {
+        for mapping in mappings {
+            let image = self.guest_image(domain, mapping.key(), symbolizer);
+            symbolizer.map(process, mapping.addresses.clone(), mapping.offset, image);
+        }
+    }
+
     fn map(&mut self, process: ProcessId, mapping: &Mapping, symbolizer: &mut Symbolizer) {
         let Mapping { addresses, offset, file } = mapping;
         let image = *self.known.entry(file.clone()).or_insert_with(|| match file.inode {

@@ -1,7 +1,7 @@
 //! One recording from its first to its last sample.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, Write},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -19,6 +19,7 @@ use symbolizer::{SymbolTable, Symbolizer};
 use crate::{
     books::{self, Books, Sequences},
     domains::{Domains, Filter},
+    guests::{Answer, Guests},
     merge::{Merger, Timed},
     naming::Namer,
     processes::{Processes, Whose},
@@ -40,6 +41,8 @@ pub struct Options {
     pub request: Request,
     /// Which domains.
     pub filter: Filter,
+    /// Whether names are looked for in guests' memory.
+    pub look_into_guests: bool,
     /// The program and its version, for the recording's header.
     pub tool: String,
     /// The kernel's release and the host's name, for the same.
@@ -126,6 +129,8 @@ pub fn record<W: Write>(
         namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
         domains: Domains::new(options.filter.clone()),
         processes: Processes::default(),
+        guests: Guests::new(hypervisor.memories().filter(|_| options.look_into_guests)),
+        ready: VecDeque::new(),
         sequences: Sequences::default(),
         writer: Writer::new(sink, &header)?,
         notes: Vec::new(),
@@ -211,6 +216,9 @@ impl Timed for Pending {
     }
 }
 
+/// What guests' kernels are called as modules.
+const KERNEL: &str = "vmlinux";
+
 /// The number of the one domain whose processes tell of themselves: the Linux host.
 const HOST: u32 = 0;
 
@@ -223,6 +231,9 @@ struct Session<'a, W: Write> {
     merger: Merger<Pending>,
     domains: Domains,
     processes: Processes,
+    guests: Guests,
+    /// Complete, in order, and not written yet: the first of them waits for its names.
+    ready: VecDeque<Pending>,
     namer: Namer,
     books: Books,
     sequences: Sequences,
@@ -263,9 +274,12 @@ impl<W: Write> Session<'_, W> {
         self.domains.update(&states, self.clock.now(), false, &mut self.writer);
         self.books.update_idle(&self.hypervisor.idle_ns()?);
         self.drain();
-        let rest: Vec<Pending> = self.merger.rest().collect();
-        for pending in rest {
-            self.write(pending);
+        self.ready.extend(self.merger.rest());
+        self.write_named();
+        while !self.ready.is_empty() {
+            // The last answers are on their way, and nothing waits for ever.
+            thread::sleep(DRAIN_EVERY / 10);
+            self.write_named();
         }
         self.take_notes();
         let unmatched = self.domains.unmatched();
@@ -312,6 +326,7 @@ impl<W: Write> Session<'_, W> {
     fn take_domains(&mut self, states: &[DomainState], first: bool, progress: &mut dyn Progress) {
         let changes = self.domains.update(states, self.clock.now(), first, &mut self.writer);
         for id in changes.gone {
+            self.guests.forget(id);
             self.processes.forget(id, &mut self.namer.symbolizer);
             self.namer.forget(id);
             self.namer.symbolizer.forget(id);
@@ -319,6 +334,7 @@ impl<W: Write> Session<'_, W> {
         self.processes.bury(self.clock.now(), &mut self.namer.symbolizer);
         self.namer.forget_processes(&self.processes.take_ended());
         for id in changes.born {
+            self.guests.forget(id);
             self.namer.forget(id);
             self.namer.symbolizer.forget(id);
             let domain = self.domains.domain(id).clone();
@@ -330,20 +346,74 @@ impl<W: Write> Session<'_, W> {
 
     /// Writes what is complete. A domain that is not known yet is looked for first.
     fn write_ready(&mut self, progress: &mut dyn Progress) -> Result<(), CollectError> {
-        let ready: Vec<Pending> = self.merger.ready().collect();
+        let before = self.ready.len();
+        self.ready.extend(self.merger.ready());
         let unknown = |pending: &Pending| match &pending.record {
             Record::Sample(taken) => {
                 taken.charged_to.is_some_and(|number| self.domains.of_number(number).is_none())
             }
             Record::Change { .. } => false,
         };
-        if ready.iter().any(unknown) {
+        if self.ready.range(before..).any(unknown) {
             self.list_domains(progress)?;
         }
-        for pending in ready {
+        self.write_named();
+        Ok(())
+    }
+
+    /// Writes what is complete, up to the first sample whose names are on their way.
+    fn write_named(&mut self) {
+        self.take_answers();
+        while let Some(pending) = self.ready.pop_front() {
+            if let Record::Sample(taken) = &pending.record
+                && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
+                && self.domains.is_wanted(Some(id))
+                && self.guests.is_awaited(
+                    self.domains.domain(id),
+                    self.namer.symbolizer.has_kernel(id),
+                    taken,
+                )
+            {
+                return self.ready.push_front(pending);
+            }
             self.write(pending);
         }
-        Ok(())
+    }
+
+    /// Takes what guests' memory said.
+    fn take_answers(&mut self) {
+        while let Some(answer) = self.guests.next_answer() {
+            match answer {
+                Answer::Kernel { domain, result: Ok(names) } => {
+                    let name = &self.domains.domain(domain).name;
+                    let note =
+                        names.no_processes.map(|why| format!("the processes of {name} can't be told: {why}"));
+                    // What the user named holds.
+                    if !self.namer.symbolizer.has_kernel(domain) {
+                        self.namer.symbolizer.set_kernel(domain, KERNEL, names.symbols);
+                        self.namer.forget(domain);
+                    }
+                    self.note_once(note);
+                }
+                Answer::Kernel { domain, result: Err(why) } => {
+                    let name = &self.domains.domain(domain).name;
+                    self.note_once(Some(format!("the memory of {name} gives no names: {why}")));
+                }
+                Answer::Process { domain, root, process: Some(process) } => {
+                    let now = self.clock.now();
+                    let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
+                    let moved = self.processes.guest_process(domain, root, process, now, symbolizer, writer);
+                    self.namer.forget_processes(moved.as_slice());
+                }
+                Answer::Process { process: None, .. } => {}
+            }
+        }
+    }
+
+    fn note_once(&mut self, text: Option<String>) {
+        if let Some(text) = text.filter(|text| !self.notes.contains(text)) {
+            self.note(text);
+        }
     }
 
     fn write(&mut self, Pending { ring, record }: Pending) {

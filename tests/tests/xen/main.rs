@@ -11,6 +11,7 @@ mod bad_input;
 mod books;
 mod lifecycle;
 mod lockstep;
+mod names;
 mod nmi;
 mod overhead;
 mod ownership;
