@@ -7,7 +7,7 @@ const OWNER: &[u8] = b"GNU\0";
 const MAX_NOTES: usize = 256;
 
 /// The first build id among notes, which are padded to 4 bytes.
-pub(crate) fn in_notes(mut notes: &[u8]) -> Option<&[u8]> {
+pub fn in_notes(mut notes: &[u8]) -> Option<&[u8]> {
     for _ in 0..MAX_NOTES {
         let [name, content, kind] = [0, 4, 8].map(|at| u32_at(notes, at));
         let (name, content, kind) = (name? as usize, content? as usize, kind?);

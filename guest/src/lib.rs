@@ -69,6 +69,7 @@ mod vdso;
 mod words;
 
 pub use budget::{Budget, Exhausted, Limits};
+pub use build_id::in_notes as build_id_in_notes;
 pub use elf::{Elf, ElfError, ElfSegment, Function, FunctionList, FunctionSource};
 pub use error::{GuestError, KernelError, LayoutError, ReadError};
 pub use file::{FileBytes, FileError};

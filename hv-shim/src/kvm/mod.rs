@@ -5,6 +5,7 @@
 
 mod accounting;
 mod changes;
+mod charge;
 mod cpus;
 mod doctor;
 mod domains;
@@ -51,11 +52,7 @@ fn can_run_guests() -> bool {
 impl Hypervisor for Kvm {
     fn host(&self) -> Result<Host, ShimError> {
         let hypervisor = if can_run_guests() { "KVM" } else { "Linux without KVM" };
-        Ok(Host {
-            hypervisor: hypervisor.into(),
-            build_id: fs::read("/sys/kernel/notes").ok().as_deref().and_then(build_id),
-            cpus: cpus::online()?.len() as u32,
-        })
+        Ok(Host { hypervisor: hypervisor.into(), build_id: build_id(), cpus: cpus::online()?.len() as u32 })
     }
 
     fn domains(&mut self) -> Result<Vec<DomainState>, ShimError> {
@@ -90,44 +87,8 @@ impl Hypervisor for Kvm {
     }
 }
 
-/// The GNU build id among ELF notes: name size, descriptor size and type, then both, each padded to four bytes.
-fn build_id(mut notes: &[u8]) -> Option<String> {
-    const NT_GNU_BUILD_ID: u32 = 3;
-    let padded = |size: u32| (size as usize).next_multiple_of(4);
-    while let Some((header, rest)) = notes.split_first_chunk::<12>() {
-        let word =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (name_size, size, kind) = (word(0), word(4), word(8));
-        let (name, rest) = rest.split_at_checked(padded(name_size))?;
-        let (descriptor, rest) = rest.split_at_checked(padded(size))?;
-        if kind == NT_GNU_BUILD_ID && name.starts_with(b"GNU\0") {
-            return Some(descriptor[..size as usize].iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        notes = rest;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_build_id_is_found_behind_other_notes_and_in_no_torn_one() {
-        let note = |name: &[u8], kind: u32, descriptor: &[u8]| {
-            let mut bytes = Vec::new();
-            for word in [name.len() as u32, descriptor.len() as u32, kind] {
-                bytes.extend(word.to_le_bytes());
-            }
-            for part in [name, descriptor] {
-                bytes.extend(part);
-                bytes.resize(bytes.len().next_multiple_of(4), 0);
-            }
-            bytes
-        };
-        let notes = [note(b"Xen\0", 3, b"xen-3.0\0"), note(b"GNU\0", 3, &[0xc0, 0xff, 0xee])].concat();
-        assert_eq!(build_id(&notes).as_deref(), Some("c0ffee"));
-        assert_eq!(build_id(&notes[..notes.len() - 4]), None);
-        assert_eq!(build_id(&[0xff; 40]), None);
-    }
+/// The running kernel's.
+fn build_id() -> Option<String> {
+    let notes = fs::read("/sys/kernel/notes").ok()?;
+    Some(guest::build_id_in_notes(&notes)?.iter().map(|byte| format!("{byte:02x}")).collect())
 }

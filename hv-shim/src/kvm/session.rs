@@ -9,22 +9,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profile::{CpuAccount, Event, EventId, LossCause, Mode, PhysCpu, Source, Time};
+use profile::{CpuAccount, Event, LossCause, PhysCpu, Source, Time};
 
 use super::{
     HOST,
     changes::change,
+    charge::{Books, Converter},
     cpus,
     idle::IdleCode,
     perf::{self, Counter, Pace, PerfEvent, Scope, Setting},
     processes,
-    records::{self, CpuMode, PerfRecord, PerfSample},
+    records::{self, PerfRecord},
     ring::Ring,
-    vcpus::{Known, Vcpus},
+    vcpus::Vcpus,
 };
 use crate::{
-    HypervisorSymbol, MappedFile, Owner, PmuTrust, ProcessKey, ProcessState, Record, Request, Sampling,
-    ShimError, Stopped, Taken, Watermark,
+    HypervisorSymbol, MappedFile, PmuTrust, ProcessKey, ProcessState, Record, Request, Sampling, ShimError,
+    Stopped, Watermark,
     events::{Counted, Modes},
 };
 
@@ -50,10 +51,6 @@ const REDRAW_EVERY: Duration = Duration::from_millis(250);
 
 /// How often it is looked for CPUs that come and go.
 const CPUS_EVERY: Duration = Duration::from_secs(1);
-
-/// A sample of the clock stands for at most this many periods: what is longer was a machine that stood still, or a CPU
-/// that slept through its interrupts.
-const LONGEST_GAP: u64 = 4;
 
 pub(super) struct Session {
     setting: Setting,
@@ -87,21 +84,6 @@ struct Events {
     samples: Ring,
     news: PerfEvent,
     changes: Ring,
-}
-
-#[derive(Default)]
-struct Books {
-    /// Samples handed out.
-    written: u64,
-    /// Samples lost, as the records among them tell.
-    lost: u64,
-    /// The same by the kernel's own count, of events that are closed.
-    lost_by_kernel: u64,
-    lost_changes: u64,
-    quiet_ns: u64,
-    throttled_since: Option<u64>,
-    /// The time of the sample before, if something ran then and nothing is missing since.
-    last: Option<u64>,
 }
 
 /// Begins to sample.
@@ -389,99 +371,6 @@ impl Cpu {
                 Record::Sample(taken) => taken.time,
                 Record::Change { time, .. } => *time,
             });
-        }
-    }
-}
-
-/// Makes samples of the records of one CPU.
-struct Converter<'a> {
-    books: &'a mut Books,
-    known: &'a mut Known,
-    idle: Option<&'a IdleCode>,
-    setting: Setting,
-    mean_ns: u64,
-}
-
-impl Converter<'_> {
-    fn convert(&mut self, record: PerfRecord) -> Option<Taken> {
-        let sample = match record {
-            PerfRecord::Sample(sample) => sample,
-            PerfRecord::Lost { count } => {
-                self.books.lost += count;
-                self.books.last = None;
-                return None;
-            }
-            PerfRecord::Throttled { time } => {
-                self.books.throttled_since = Some(time);
-                return None;
-            }
-            PerfRecord::Unthrottled { time } => {
-                if let Some(since) = self.books.throttled_since.take() {
-                    self.books.quiet_ns += time.saturating_sub(since);
-                }
-                self.books.last = None;
-                return None;
-            }
-            _ => return None,
-        };
-        if self.is_idle(&sample) {
-            self.books.last = None;
-            return None;
-        }
-        let weight = self.weight(&sample);
-        let sequence = self.books.written + self.books.lost;
-        self.books.written += 1;
-        Some(self.charge(&sample, sequence, weight))
-    }
-
-    /// What a sample stands for: what was counted; on a clock a mean period, or where something ran all the time the
-    /// time since the sample before, which is longer where the interrupt was held off.
-    fn weight(&mut self, sample: &PerfSample) -> u64 {
-        let before = self.books.last.replace(sample.time);
-        if let Some(period) = sample.period {
-            return period;
-        }
-        match before.filter(|_| self.setting.scope == Scope::Machine) {
-            Some(before) => sample.time.saturating_sub(before).min(LONGEST_GAP * self.mean_ns),
-            None => self.mean_ns,
-        }
-    }
-
-    fn is_idle(&self, sample: &PerfSample) -> bool {
-        sample.pid == 0
-            && sample.mode == CpuMode::Kernel
-            && self.idle.is_none_or(|idle| idle.contains(sample.instruction_pointer))
-    }
-
-    fn charge(&mut self, sample: &PerfSample, sequence: u64, weight: u64) -> Taken {
-        let &PerfSample { mode, instruction_pointer, pid, tid, time, .. } = sample;
-        let vcpu = match mode {
-            CpuMode::Guest => Some(self.known.running_guest(pid, tid)),
-            CpuMode::Kernel | CpuMode::User => self.known.of_thread(tid),
-        };
-        let guest = vcpu.map_or(HOST, |vcpu| vcpu.vmm);
-        let in_kernel_half = instruction_pointer >> 63 == 1;
-        let (mode, owner) = match (mode, vcpu.is_some()) {
-            (CpuMode::Guest, _) if in_kernel_half => (Mode::Kernel, Owner::Kernel(guest)),
-            (CpuMode::Guest, _) => (Mode::User, Owner::Process(guest)),
-            (CpuMode::Kernel, true) => (Mode::Hypervisor, Owner::Kernel(HOST)),
-            (CpuMode::User, true) => (Mode::Backend, Owner::Process(HOST)),
-            (CpuMode::Kernel, false) => (Mode::Kernel, Owner::Kernel(HOST)),
-            (CpuMode::User, false) => (Mode::User, Owner::Process(HOST)),
-        };
-        let of_host = matches!(owner, Owner::Kernel(HOST) | Owner::Process(HOST));
-        Taken {
-            time: Time(time),
-            sequence,
-            weight,
-            event: EventId(0),
-            charged_to: Some(guest),
-            vcpu: vcpu.and_then(|vcpu| vcpu.index),
-            mode,
-            owner,
-            process: of_host.then_some(ProcessKey::Pid(pid)),
-            page_tables: None,
-            instruction_pointer,
         }
     }
 }
