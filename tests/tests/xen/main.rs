@@ -7,6 +7,7 @@
 
 // The questions.
 mod accuracy;
+mod adversity;
 mod bad_input;
 mod books;
 mod lifecycle;
