@@ -77,6 +77,8 @@ pub struct HypervisorSymbol {
 /// What is to be sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// By what, on Xen.
+    pub sample_by: SampleBy,
     /// Samples per second and CPU.
     pub rate_hz: f64,
     /// Instead of a rate: after how many of its units an event is sampled.
@@ -92,6 +94,20 @@ pub struct Request {
     /// Whether it will do to sample what the calling thread executes from now on and whatever that starts, where this
     /// user may not sample the machine. Linux hosts only.
     pub may_narrow: bool,
+}
+
+/// By what Xen is sampled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SampleBy {
+    /// The shim where it can be loaded, else xenoprof where there is one that works, else by reading vCPUs.
+    #[default]
+    Auto,
+    /// The shim in the hypervisor.
+    Shim,
+    /// Xen's own profiler of old.
+    Xenoprof,
+    /// Reading the registers of running vCPUs from outside.
+    VcpuPoll,
 }
 
 /// Whether performance counters are believed.

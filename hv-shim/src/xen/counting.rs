@@ -189,7 +189,7 @@ fn modes(modes: Modes) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xen::hypercalls::CpuidLeaf;
+    use crate::{SampleBy, xen::hypercalls::CpuidLeaf};
 
     fn processor(vendor: &str) -> Processor {
         let word = |at: usize| u32::from_le_bytes(vendor.as_bytes()[at..at + 4].try_into().unwrap());
@@ -199,6 +199,7 @@ mod tests {
 
     fn request(events: &str) -> Request {
         Request {
+            sample_by: SampleBy::Auto,
             rate_hz: 100.0,
             period: None,
             events: if events.is_empty() { vec![] } else { EventSpec::parse_list(events).unwrap() },
