@@ -156,22 +156,33 @@ fn end(xen: &Hypercalls) {
 /// The same, of a session that may have died anywhere on its way.
 fn recover(xen: &Hypercalls) {
     end(xen);
-    let mut init = [0; INIT_BYTES];
-    if operate(xen, op::INIT, &mut init).is_err() {
+    if operate(xen, op::INIT, &mut [0; INIT_BYTES]).is_err() {
         return;
     }
     for op in [op::RESET_ACTIVE_LIST, op::RESET_PASSIVE_LIST] {
         try_to(xen, op);
     }
-    // Buffers that were shared before the counters were reserved are only ever taken back from an active domain. The
-    // counters come first: with its callback in place and no counters, Xen would crash at the next NMI.
-    let is_active = operate(xen, op::SET_ACTIVE, &mut 0_u16.to_le_bytes()).is_ok();
-    if is_active && operate(xen, op::RESERVE_COUNTERS, &mut []).is_ok() {
-        try_to(xen, op::ENABLE_VIRQ);
+    // dom0's own buffers are taken back only where it is in the active list, which a session that died early never put
+    // it into. Asked for again they are shared now, or are so still (EBUSY): never taken back without having been shared.
+    let shared = operate(xen, op::GET_BUFFER, &mut own_buffer());
+    if shared.map_or_else(|error| error.raw_os_error() == Some(libc::EBUSY), |_| true)
+        && operate(xen, op::SET_ACTIVE, &mut DOM0.to_le_bytes()).is_ok()
+    {
+        try_to(xen, op::DISABLE_VIRQ);
     }
-    end(xen);
+    try_to(xen, op::SHUTDOWN);
 }
 
+const DOM0: u16 = 0;
+
+/// `struct xenoprof_get_buffer`.
+fn own_buffer() -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..4].copy_from_slice(&RECORDS.to_le_bytes());
+    bytes
+}
+
+/// `struct xenoprof_init`.
 const INIT_BYTES: usize = 72;
 
 /// What is to be sampled.
@@ -320,15 +331,14 @@ impl Running {
         if u32_at(&init, 4) == 0 {
             return Err(ShimError::Request("another domain uses xenoprof".into()));
         }
-        let mut own = [0; 24];
-        own[..4].copy_from_slice(&RECORDS.to_le_bytes());
+        let mut own = own_buffer();
         self.must("share dom0's buffers", op::GET_BUFFER, &mut own)?;
-        self.map(0, u32_at(&own, 4), u32_at(&own, 8), u64_at(&own, 16))?;
-        self.must("watch dom0", op::SET_ACTIVE, &mut 0_u16.to_le_bytes())?;
+        self.must("watch dom0", op::SET_ACTIVE, &mut DOM0.to_le_bytes())?;
+        self.map(DOM0, u32_at(&own, 4), u32_at(&own, 8), u64_at(&own, 16))?;
         let infos = self.xen.domains().map_err(ShimError::io("listing Xen's domains"))?;
         self.domains = infos.into_iter().filter(DomainInfo::is_alive).collect();
         let guests: Vec<u16> =
-            self.domains.iter().map(|info| info.domid).filter(|&domid| domid != 0).collect();
+            self.domains.iter().map(|info| info.domid).filter(|&domid| domid != DOM0).collect();
         for domid in guests.into_iter().take(MOST_DOMAINS) {
             let mut passive = [0; 24];
             passive[..2].copy_from_slice(&domid.to_le_bytes());
