@@ -62,9 +62,7 @@ pub(super) fn begin(
 ) -> Result<Session, ShimError> {
     let counting = Counting::plan(request, processor)?;
     let settings = settings(request, &counting)?;
-    if let Some((_, about)) = standing::remove_left_over(&xen)? {
-        notes.push(format!("a shim that an earlier collector had left behind was removed first ({about})"));
-    }
+    notes.extend(standing::removed_first(&xen)?);
     let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
     let object = payload::bind(&SymbolIndex::new(symbols), &build_id, &settings)?;
     livepatch::upload(&xen, NAME, &object)?;

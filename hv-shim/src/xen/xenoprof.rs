@@ -4,7 +4,7 @@
 //! it finds, once it holds the claim that keeps two of ours apart ([`Claim`]).
 
 use std::{
-    fs::{self, File},
+    fs::{File, TryLockError},
     io::{self, Write},
     mem,
     ops::RangeInclusive,
@@ -23,6 +23,7 @@ use super::{
     privcmd::{Access, Mapping},
     processor::Processor,
     queues::Queues,
+    standing,
 };
 use crate::{
     HypervisorSymbol, Owner, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Taken, Watermark,
@@ -70,7 +71,7 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// For how long a counter is waited for while this CPU is kept busy.
 const PROOF: Duration = Duration::from_millis(300);
 
-/// Held by whoever uses xenoprof; what is left of one that nobody holds is a session that was never ended.
+/// Locked by whoever uses xenoprof. What it says it says of a session that was begun and not ended.
 const CLAIM: &str = "/run/xenoscope-xenoprof";
 
 /// Whether this hypervisor has xenoprof, and dom0 can use it; otherwise why not. Changes nothing.
@@ -91,7 +92,9 @@ pub(super) fn look(xen: &Hypercalls) -> Result<(), String> {
 
 /// Whether a session was left behind: by a process that has died.
 pub(super) fn is_left_over() -> bool {
-    File::open(CLAIM).is_ok_and(|file| file.try_lock_shared().is_ok())
+    File::open(CLAIM).is_ok_and(|file| {
+        file.try_lock_shared().is_ok() && file.metadata().is_ok_and(|metadata| metadata.len() > 0)
+    })
 }
 
 /// Ends a session that a dead process of ours has left running; tells whether there was one.
@@ -105,7 +108,7 @@ pub(super) fn remove_left_over(xen: &Hypercalls) -> Result<bool, ShimError> {
 }
 
 /// The right to use xenoprof. Dropped once nothing of it is left in the hypervisor.
-struct Claim(#[expect(dead_code, reason = "its lock is what counts")] File);
+struct Claim(File);
 
 impl Claim {
     fn make() -> Result<Self, ShimError> {
@@ -113,22 +116,22 @@ impl Claim {
         let mut file = File::options().create(true).truncate(false).write(true).open(CLAIM).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(ShimError::Request(
                     "xenoprof is in use by another recording: stop that one first".into(),
                 ));
             }
-            Err(fs::TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        writeln!(file, "process {}", std::process::id()).map_err(io)?;
         Ok(Self(file))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // While it is locked still: whoever finds the name from now on makes a new file.
-        let _ = fs::remove_file(CLAIM);
+        // Kept otherwise, it has the next recording end what is not there.
+        let _ = self.0.set_len(0);
     }
 }
 
@@ -282,12 +285,17 @@ pub(super) fn begin(
     xen: Arc<Hypercalls>,
     processor: &Processor,
     request: &Request,
-    notes: Vec<String>,
+    mut notes: Vec<String>,
 ) -> Result<Session, ShimError> {
     look(&xen).map_err(ShimError::Request)?;
     let (highest_cpu, khz) =
         xen.highest_cpu_and_khz().map_err(ShimError::io("asking Xen about its processors"))?;
     let plan = Plan::of(request, processor, khz)?;
+    // Both take the NMI's callback and the counters.
+    match standing::removed_first(&xen) {
+        Err(ShimError::NoLivepatch) => {}
+        removed => notes.extend(removed?),
+    }
     let claim = Claim::make()?;
     recover(&xen);
     let started = Time(clock::monotonic_ns());
@@ -316,6 +324,12 @@ pub(super) fn begin(
     session.tell_domains();
     Ok(session)
 }
+
+const UNKNOWN_PROCESSOR: &str =
+    "this Xen's xenoprof does not know this processor (it knows AMD's up to family 16h, and Intel's)";
+
+const COUNTERS_IN_USE: &str = "xenoprof can't have the performance counters: Xen lends them to guests (vpmu), or uses \
+                               them itself (watchdog)";
 
 impl Running {
     fn start(xen: Arc<Hypercalls>, plan: &Plan) -> Result<Self, ShimError> {
@@ -361,19 +375,10 @@ impl Running {
     }
 
     fn must(&self, what: &str, op: u64, argument: &mut [u8]) -> Result<(), ShimError> {
-        let explained = |error: io::Error| {
-            match error.raw_os_error() {
-            Some(libc::ENODEV) => ShimError::Request(
-                "this Xen's xenoprof does not know this processor (AMD's up to family 16h, Intel's architectural ones)"
-                    .into(),
-            ),
-            Some(libc::EBUSY) => ShimError::Request(
-                "xenoprof can't have the performance counters: Xen lends them to guests (vpmu), or uses them itself \
-                 (watchdog)"
-                    .into(),
-            ),
+        let explained = |error: io::Error| match error.raw_os_error() {
+            Some(libc::ENODEV) => ShimError::Request(UNKNOWN_PROCESSOR.into()),
+            Some(libc::EBUSY) => ShimError::Request(COUNTERS_IN_USE.into()),
             _ => ShimError::Io { what: format!("having xenoprof {what}"), error },
-        }
         };
         operate(&self.xen, op, argument).map(drop).map_err(explained)
     }
