@@ -96,6 +96,23 @@ pub struct Request {
     pub may_narrow: bool,
 }
 
+#[cfg(test)]
+impl Request {
+    /// For these events, nothing else being special.
+    pub(crate) fn at_100_hz(events: &str) -> Self {
+        Self {
+            sample_by: SampleBy::Auto,
+            rate_hz: 100.0,
+            period: None,
+            events: if events.is_empty() { vec![] } else { EventSpec::parse_list(events).unwrap() },
+            max_overhead: None,
+            pmu_trust: PmuTrust::Auto,
+            ring_bytes: None,
+            may_narrow: false,
+        }
+    }
+}
+
 /// By what Xen is sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SampleBy {
@@ -138,10 +155,14 @@ pub trait Sampling: Send {
     fn take_notes(&mut self) -> Vec<String>;
 
     /// Symbols of the code that was put into the hypervisor: its time is seen like everybody's.
-    fn symbols(&self) -> Vec<HypervisorSymbol>;
+    fn symbols(&self) -> Vec<HypervisorSymbol> {
+        Vec::new()
+    }
 
     /// How long the machine stood still at most while the shim was put in place; none if nothing had to be.
-    fn load_pause(&self) -> Option<Duration>;
+    fn load_pause(&self) -> Option<Duration> {
+        None
+    }
 
     /// Shows that somebody still reads, and follows what changed on the machine. Wanted several times a second.
     fn renew(&mut self) -> Result<(), ShimError>;

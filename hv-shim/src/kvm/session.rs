@@ -23,8 +23,8 @@ use super::{
     vcpus::{Known, Vcpus},
 };
 use crate::{
-    HypervisorSymbol, MappedFile, Owner, PmuTrust, ProcessKey, ProcessState, Record, Request, SampleBy,
-    Sampling, ShimError, Stopped, Taken, Watermark, clock,
+    MappedFile, Owner, PmuTrust, ProcessKey, ProcessState, Record, Request, SampleBy, Sampling, ShimError,
+    Stopped, Taken, Watermark, clock,
     events::{Counted, Modes},
 };
 
@@ -502,14 +502,6 @@ impl Sampling for Session {
 
     fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
-    }
-
-    fn symbols(&self) -> Vec<HypervisorSymbol> {
-        Vec::new()
-    }
-
-    fn load_pause(&self) -> Option<Duration> {
-        None
     }
 
     fn renew(&mut self) -> Result<(), ShimError> {

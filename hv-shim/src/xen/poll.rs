@@ -22,8 +22,7 @@ use super::{
     queues::Queues,
 };
 use crate::{
-    HypervisorSymbol, Owner, ProcessKey, Record, Request, Sampling, ShimError, Stopped, Taken, Watermark,
-    clock,
+    Owner, ProcessKey, Record, Request, Sampling, ShimError, Stopped, Taken, Watermark, clock,
     events::{Counted, EventSpec, Modes},
 };
 
@@ -220,14 +219,6 @@ impl Sampling for Session {
         mem::take(&mut self.notes)
     }
 
-    fn symbols(&self) -> Vec<HypervisorSymbol> {
-        Vec::new()
-    }
-
-    fn load_pause(&self) -> Option<Duration> {
-        None
-    }
-
     fn renew(&mut self) -> Result<(), ShimError> {
         if self.thread.as_ref().is_some_and(JoinHandle::is_finished) { self.join() } else { Ok(()) }
     }
@@ -415,38 +406,28 @@ fn sample(time: Time, weight: u64, domain: u16, index: u32, context: &VcpuContex
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PmuTrust, SampleBy};
-
-    fn request(events: &str) -> Request {
-        Request {
-            sample_by: SampleBy::VcpuPoll,
-            rate_hz: 100.0,
-            period: None,
-            events: if events.is_empty() { vec![] } else { EventSpec::parse_list(events).unwrap() },
-            max_overhead: None,
-            pmu_trust: PmuTrust::Auto,
-            ring_bytes: None,
-            may_narrow: false,
-        }
-    }
 
     #[test]
     fn time_in_guests_is_all_that_can_be_had() {
-        assert!(Plan::of(&request("")).unwrap().wants(Mode::Kernel));
-        let user = Plan::of(&request("cpu-clock:u")).unwrap();
+        assert!(Plan::of(&Request::at_100_hz("")).unwrap().wants(Mode::Kernel));
+        let user = Plan::of(&Request::at_100_hz("cpu-clock:u")).unwrap();
         assert!(user.wants(Mode::User) && !user.wants(Mode::Kernel));
         let refused = |request: &Request| Plan::of(request).unwrap_err().to_string();
-        assert!(refused(&request("cycles")).contains("cycles can't be sampled by reading vCPUs"));
-        assert!(refused(&request("cpu-clock:h")).contains("nothing of the hypervisor"));
-        assert!(refused(&Request { rate_hz: 20_000.0, ..request("") }).contains("0.1 to 10000 Hz"));
-        assert!(refused(&Request { period: Some(100_000), ..request("") }).contains("not at a period"));
+        assert!(refused(&Request::at_100_hz("cycles")).contains("cycles can't be sampled by reading vCPUs"));
+        assert!(refused(&Request::at_100_hz("cpu-clock:h")).contains("nothing of the hypervisor"));
+        assert!(
+            refused(&Request { rate_hz: 20_000.0, ..Request::at_100_hz("") }).contains("0.1 to 10000 Hz")
+        );
+        assert!(
+            refused(&Request { period: Some(100_000), ..Request::at_100_hz("") }).contains("not at a period")
+        );
     }
 
     fn reader(max_overhead: Option<f64>) -> Reader {
         let state = State { queues: Queues::new(0), until: Time(0), figures: Figures::default() };
         Reader {
             shared: Arc::new(Shared { state: Mutex::new(state), stop: AtomicBool::new(false) }),
-            plan: Plan::of(&request("")).unwrap(),
+            plan: Plan::of(&Request::at_100_hz("")).unwrap(),
             max_overhead,
             vcpus: HashMap::new(),
         }

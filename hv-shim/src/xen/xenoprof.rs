@@ -26,8 +26,7 @@ use super::{
     standing,
 };
 use crate::{
-    HypervisorSymbol, Owner, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Taken, Watermark,
-    clock,
+    Owner, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Taken, Watermark, clock,
     events::{Counted, EventError, EventSpec, Modes, PERIODS},
 };
 
@@ -622,14 +621,6 @@ impl Sampling for Session {
 
     fn take_notes(&mut self) -> Vec<String> {
         mem::take(&mut self.notes)
-    }
-
-    fn symbols(&self) -> Vec<HypervisorSymbol> {
-        Vec::new()
-    }
-
-    fn load_pause(&self) -> Option<Duration> {
-        None
     }
 
     fn renew(&mut self) -> Result<(), ShimError> {
