@@ -45,8 +45,8 @@ Examples:
                                                       with names for one guest's kernel and program
 
 Xen is sampled by a livepatch that is loaded for the recording and taken out at its end, or, where that can't be, from
-outside (--source); KVM and plain Linux hosts by
-the kernel's perf events. Nothing is installed in any guest. With a command, its exit status is passed on.")]
+outside (--source); KVM and plain Linux hosts by the kernel's perf events. Nothing is installed in any guest. With a
+command, its exit status is passed on.")]
 pub(crate) struct Args {
     /// What to sample: names as `xenoscope list` shows them, or codes (cpu/event=0x76,umask=0x00/, r4c0), separated by
     /// commas; behind a colon where: u (guests' processes), k (their kernels), h (the hypervisor). Without it, cycles

@@ -3,24 +3,29 @@
 //! One session is all that a hypervisor has, and one that dies leaves it running: every start therefore ends whatever
 //! it finds, once it holds the claim that keeps two of ours apart ([`Claim`]).
 
+mod buffers;
+mod claim;
+mod operations;
+
 use std::{
-    fs::{File, TryLockError},
-    io::{self, Write},
-    mem,
+    io, mem,
     ops::RangeInclusive,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use profile::{CpuAccount, Event, EventId, LossCause, Mode, PhysCpu, Source, Time};
 
+pub(super) use self::claim::is_left_over;
+use self::{
+    buffers::{Buffer, Entry, Watched},
+    claim::Claim,
+    operations::{op, operate, try_to},
+};
 use super::{
     domctl::VcpuQueries,
     hypercalls::{DomainInfo, Hypercalls},
-    privcmd::{Access, Mapping},
+    privcmd::Access,
     processor::Processor,
     queues::Queues,
     standing,
@@ -29,29 +34,6 @@ use crate::{
     Owner, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Taken, Watermark, clock,
     events::{Counted, EventError, EventSpec, Modes, PERIODS},
 };
-
-const HYPERVISOR_XENOPROF: u64 = 31;
-
-/// The operations.
-mod op {
-    pub(super) const INIT: u64 = 0;
-    pub(super) const RESET_ACTIVE_LIST: u64 = 1;
-    pub(super) const RESET_PASSIVE_LIST: u64 = 2;
-    pub(super) const SET_ACTIVE: u64 = 3;
-    pub(super) const SET_PASSIVE: u64 = 4;
-    pub(super) const RESERVE_COUNTERS: u64 = 5;
-    pub(super) const COUNTER: u64 = 6;
-    pub(super) const SETUP_EVENTS: u64 = 7;
-    pub(super) const ENABLE_VIRQ: u64 = 8;
-    pub(super) const START: u64 = 9;
-    pub(super) const STOP: u64 = 10;
-    pub(super) const DISABLE_VIRQ: u64 = 11;
-    pub(super) const RELEASE_COUNTERS: u64 = 12;
-    pub(super) const SHUTDOWN: u64 = 13;
-    pub(super) const GET_BUFFER: u64 = 14;
-    /// No version has had so many.
-    pub(super) const NONE: u64 = 999;
-}
 
 /// The name by which a domain maps what Xen shares with it.
 const DOMID_SELF: u16 = 0x7ff0;
@@ -70,9 +52,6 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// For how long a counter is waited for while this CPU is kept busy.
 const PROOF: Duration = Duration::from_millis(300);
 
-/// Locked by whoever uses xenoprof. What it says it says of a session that was begun and not ended.
-const CLAIM: &str = "/run/xenoscope-xenoprof";
-
 /// Whether this hypervisor has xenoprof, and dom0 can use it; otherwise why not. Changes nothing.
 pub(super) fn look(xen: &Hypercalls) -> Result<(), String> {
     let lacking = "this Xen has no xenoprof (Xen 4.22 has dropped it, and builds may leave it out)";
@@ -89,13 +68,6 @@ pub(super) fn look(xen: &Hypercalls) -> Result<(), String> {
     }
 }
 
-/// Whether a session was left behind: by a process that has died.
-pub(super) fn is_left_over() -> bool {
-    File::open(CLAIM).is_ok_and(|file| {
-        file.try_lock_shared().is_ok() && file.metadata().is_ok_and(|metadata| metadata.len() > 0)
-    })
-}
-
 /// Ends a session that a dead process of ours has left running; tells whether there was one.
 pub(super) fn remove_left_over(xen: &Hypercalls) -> Result<bool, ShimError> {
     if !is_left_over() {
@@ -104,48 +76,6 @@ pub(super) fn remove_left_over(xen: &Hypercalls) -> Result<bool, ShimError> {
     let _claim = Claim::make()?;
     recover(xen);
     Ok(true)
-}
-
-/// The right to use xenoprof. Dropped once nothing of it is left in the hypervisor.
-struct Claim(File);
-
-impl Claim {
-    fn make() -> Result<Self, ShimError> {
-        let io = |error| ShimError::Io { what: format!("claiming xenoprof by {CLAIM}"), error };
-        let mut file = File::options().create(true).truncate(false).write(true).open(CLAIM).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(ShimError::Request(
-                    "xenoprof is in use by another recording: stop that one first".into(),
-                ));
-            }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
-        writeln!(file, "process {}", std::process::id()).map_err(io)?;
-        Ok(Self(file))
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // Kept otherwise, it has the next recording end what is not there.
-        let _ = self.0.set_len(0);
-    }
-}
-
-/// Makes an operation with these bytes as its argument, in and out.
-fn operate(xen: &Hypercalls, op: u64, argument: &mut [u8]) -> io::Result<u64> {
-    let mut buffer = xen.privcmd.buffer(argument.len())?;
-    buffer.bytes_mut().copy_from_slice(argument);
-    let value = xen.privcmd.hypercall(HYPERVISOR_XENOPROF, &[op, buffer.address()])?;
-    argument.copy_from_slice(buffer.bytes());
-    Ok(value)
-}
-
-/// An operation that may fail: there may be nothing to end.
-fn try_to(xen: &Hypercalls, op: u64) {
-    let _ = operate(xen, op, &mut []);
 }
 
 /// Ends whatever session there is. Each operation is refused where what it ends was never begun.
@@ -420,93 +350,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// A domain's records, on their way from Xen: a buffer for each vCPU.
-struct Watched {
-    domain: u16,
-    mapping: Mapping,
-    buffer_bytes: usize,
-    /// How many Xen had counted as lost when each buffer was looked at last.
-    lost: Vec<u64>,
-}
-
-impl Watched {
-    fn buffers(&self) -> impl Iterator<Item = Buffer<'_>> {
-        self.mapping.halves().chunks_exact(self.buffer_bytes / 4).take(self.lost.len()).map(Buffer)
-    }
-}
-
-/// `struct xenoprof_buf`: a header and a circle of records, which Xen fills.
-struct Buffer<'a>(&'a [AtomicU32]);
-
-/// `struct event_log`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    instruction_pointer: u64,
-    mode: Mode,
-    counter: u8,
-}
-
-impl Buffer<'_> {
-    const HEADER_BYTES: usize = 48;
-    const HEAD: usize = 0;
-    const TAIL: usize = 1;
-    const SIZE: usize = 2;
-    const VCPU: usize = 3;
-    const LOST: usize = 10;
-    const ENTRIES: usize = Self::HEADER_BYTES / 4;
-    const ENTRY: usize = 4;
-
-    fn load(&self, half: usize) -> u32 {
-        self.0[half].load(Ordering::Relaxed)
-    }
-
-    fn vcpu(&self) -> u32 {
-        self.load(Self::VCPU)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.load(Self::HEAD) == self.load(Self::TAIL)
-    }
-
-    /// How many found no room.
-    fn lost(&self) -> u64 {
-        u64::from(self.load(Self::LOST)) | u64::from(self.load(Self::LOST + 1)) << 32
-    }
-
-    /// Takes every record, oldest first. One that makes no sense is handed out as none.
-    fn drain(&self, mut each: impl FnMut(Option<Entry>)) {
-        let room = self.0.len().saturating_sub(Self::ENTRIES) / Self::ENTRY;
-        let size = self.load(Self::SIZE).min(room as u32);
-        // Acquire: what was written before the head was moved is seen.
-        let head = self.0[Self::HEAD].load(Ordering::Acquire);
-        let mut tail = self.load(Self::TAIL);
-        if head >= size || tail >= size {
-            return;
-        }
-        while tail != head {
-            let at = Self::ENTRIES + Self::ENTRY * tail as usize;
-            each(self.entry(at));
-            tail = if tail + 1 == size { 0 } else { tail + 1 };
-        }
-        // Release: Xen writes over what has been read, not before.
-        self.0[Self::TAIL].store(tail, Ordering::Release);
-    }
-
-    fn entry(&self, at: usize) -> Option<Entry> {
-        let [mode, counter, ..] = self.load(at + 2).to_le_bytes();
-        Some(Entry {
-            instruction_pointer: u64::from(self.load(at)) | u64::from(self.load(at + 1)) << 32,
-            mode: match mode {
-                0 => Mode::User,
-                1 => Mode::Kernel,
-                2 => Mode::Hypervisor,
-                _ => return None,
-            },
-            counter,
-        })
-    }
-}
-
 impl Session {
     fn running(&self) -> &Running {
         self.running.as_ref().expect("until the session ends")
@@ -682,55 +525,6 @@ fn sample(time: Time, weight: u64, domain: u32, vcpu: u32, entry: &Entry) -> Tak
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A buffer of four records as Xen 4.17 fills it, of vCPU 1.
-    fn golden(head: u32, tail: u32, entries: [(u64, u8, u8); 4]) -> Vec<AtomicU32> {
-        let mut bytes = Vec::new();
-        for half in [head, tail, 4, 1] {
-            bytes.extend(half.to_le_bytes());
-        }
-        // Samples in Xen, kernel and user mode; lost ones.
-        for count in [1_u64, 2, 3, 0x1_0000_0007] {
-            bytes.extend(count.to_le_bytes());
-        }
-        for (address, mode, counter) in entries {
-            bytes.extend(address.to_le_bytes());
-            bytes.extend([mode, counter, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa]);
-        }
-        bytes.chunks_exact(4).map(|half| AtomicU32::new(u32_at(half, 0))).collect()
-    }
-
-    const ENTRIES: [(u64, u8, u8); 4] =
-        [(0x1000_1234, 0, 0), (0xffff_ffff_8100_0000, 1, 0), (0xffff_82d0_4020_0000, 2, 3), (7, 9, 0)];
-
-    fn drained(halves: &[AtomicU32]) -> Vec<Option<Entry>> {
-        let mut entries = Vec::new();
-        Buffer(halves).drain(|entry| entries.push(entry));
-        entries
-    }
-
-    #[test]
-    fn records_are_taken_once_and_around_the_end() {
-        let halves = golden(1, 2, ENTRIES);
-        let entry = |instruction_pointer, mode, counter| Some(Entry { instruction_pointer, mode, counter });
-        let expected =
-            [entry(0xffff_82d0_4020_0000, Mode::Hypervisor, 3), None, entry(0x1000_1234, Mode::User, 0)];
-        assert_eq!(drained(&halves), expected);
-        assert_eq!(halves[Buffer::TAIL].load(Ordering::Relaxed), 1);
-        assert!(drained(&halves).is_empty() && Buffer(&halves).is_empty());
-        assert_eq!((Buffer(&halves).vcpu(), Buffer(&halves).lost()), (1, 0x1_0000_0007));
-    }
-
-    #[test]
-    fn positions_beyond_the_buffer_are_not_followed() {
-        for (head, tail) in [(4, 0), (0, 4), (u32::MAX, u32::MAX)] {
-            assert!(drained(&golden(head, tail, ENTRIES)).is_empty());
-        }
-        // A size that is more than there is.
-        let halves = golden(3, 2, ENTRIES);
-        halves[Buffer::SIZE].store(1 << 30, Ordering::Relaxed);
-        assert_eq!(drained(&halves).len(), 1);
-    }
 
     #[test]
     fn the_first_counter_is_set_and_the_others_are_off() {
