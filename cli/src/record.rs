@@ -19,7 +19,7 @@ use std::{
 use analysis::Visible;
 use anyhow::Context;
 use collector::{Filter, Options, Progress, Summary};
-use hv_shim::{PmuTrust, Request, events::EventSpec};
+use hv_shim::{PmuTrust, Request, SampleBy, events::EventSpec};
 use indicatif::ProgressBar;
 use profile::{Domain, recording::EndReason};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -44,8 +44,9 @@ Examples:
   xenoscope record --guest-kernel web=kallsyms.txt --guest-exe web=./server --duration 10
                                                       with names for one guest's kernel and program
 
-Xen is sampled by a livepatch that is loaded for the recording and taken out at its end; KVM and plain Linux hosts by
-the kernel's perf events. Nothing is installed in any guest. With a command, its exit status is passed on.")]
+Xen is sampled by a livepatch that is loaded for the recording and taken out at its end, or, where that can't be, from
+outside (--source); KVM and plain Linux hosts by the kernel's perf events. Nothing is installed in any guest. With a
+command, its exit status is passed on.")]
 pub(crate) struct Args {
     /// What to sample: names as `xenoscope list` shows them, or codes (cpu/event=0x76,umask=0x00/, r4c0), separated by
     /// commas; behind a colon where: u (guests' processes), k (their kernels), h (the hypervisor). Without it, cycles
@@ -69,6 +70,11 @@ pub(crate) struct Args {
     /// Whether performance counters are used once they have proved themselves, without that (in a laboratory), or not
     #[arg(long, value_name = "TRUST", default_value = "auto")]
     pmu_trust: Trust,
+
+    /// By what Xen is sampled: the shim in it, its own profiler of old (xenoprof), or dom0 reading the vCPUs that run. auto
+    /// takes the first of them that works here; the recording says why, and which bias it has
+    #[arg(long, value_name = "SOURCE", default_value = "auto")]
+    source: Source,
 
     /// Record this domain only; may be given more than once
     #[arg(short, long = "domain", value_name = "NAME|ID|all")]
@@ -106,6 +112,19 @@ pub(crate) struct Args {
     /// Record for as long as this command runs
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// By what Xen is sampled.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Source {
+    /// The first of the others that works here
+    Auto,
+    /// The shim, loaded as a livepatch
+    Shim,
+    /// Xen's own profiler of old: Xen up to 4.21, from a PV dom0
+    Xenoprof,
+    /// Reading vCPUs from dom0
+    VcpuPoll,
 }
 
 /// Whether performance counters are believed.
@@ -190,6 +209,12 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         if args.events.is_empty() { Vec::new() } else { EventSpec::parse_list(&args.events.join(","))? };
     Ok(Options {
         request: Request {
+            sample_by: match args.source {
+                Source::Auto => SampleBy::Auto,
+                Source::Shim => SampleBy::Shim,
+                Source::Xenoprof => SampleBy::Xenoprof,
+                Source::VcpuPoll => SampleBy::VcpuPoll,
+            },
             rate_hz: args.rate_hz,
             period: args.period,
             events,

@@ -17,7 +17,7 @@ use profile::{
 use symbolizer::{SymbolTable, Symbolizer};
 
 use crate::{
-    books::{self, Books, Sequences},
+    books::{Books, Sequences},
     domains::{Domains, Filter},
     guests::{Answer, Guests},
     merge::{Merger, Timed},
@@ -288,7 +288,7 @@ impl<W: Write> Session<'_, W> {
         }
         let time = Time(self.clock.started.0 + elapsed.as_nanos() as u64);
         let snapshot = self.books.snapshot(time, &self.domains, &*self.sampling);
-        books::check(&snapshot, &self.sequences, &mut self.writer);
+        self.books.check(&snapshot, &self.sequences, &mut self.writer);
         self.writer.snapshot(snapshot);
         let totals = self.books.totals(&*self.sampling);
         // The file first: nothing that happens now may cost it.

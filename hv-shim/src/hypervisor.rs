@@ -89,6 +89,8 @@ pub struct HypervisorSymbol {
 /// What is to be sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// By what, on Xen.
+    pub sample_by: SampleBy,
     /// Samples per second and CPU.
     pub rate_hz: f64,
     /// Instead of a rate: after how many of its units an event is sampled.
@@ -104,6 +106,37 @@ pub struct Request {
     /// Whether it will do to sample what the calling thread executes from now on and whatever that starts, where this
     /// user may not sample the machine. Linux hosts only.
     pub may_narrow: bool,
+}
+
+#[cfg(test)]
+impl Request {
+    /// For these events, nothing else being special.
+    pub(crate) fn at_100_hz(events: &str) -> Self {
+        Self {
+            sample_by: SampleBy::Auto,
+            rate_hz: 100.0,
+            period: None,
+            events: if events.is_empty() { vec![] } else { EventSpec::parse_list(events).unwrap() },
+            max_overhead: None,
+            pmu_trust: PmuTrust::Auto,
+            ring_bytes: None,
+            may_narrow: false,
+        }
+    }
+}
+
+/// By what Xen is sampled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SampleBy {
+    /// The shim where it can be loaded, else xenoprof where there is one that works, else by reading vCPUs.
+    #[default]
+    Auto,
+    /// The shim in the hypervisor.
+    Shim,
+    /// Xen's own profiler of old.
+    Xenoprof,
+    /// Reading the registers of running vCPUs from outside.
+    VcpuPoll,
 }
 
 /// Whether performance counters are believed.
@@ -134,10 +167,14 @@ pub trait Sampling: Send {
     fn take_notes(&mut self) -> Vec<String>;
 
     /// Symbols of the code that was put into the hypervisor: its time is seen like everybody's.
-    fn symbols(&self) -> Vec<HypervisorSymbol>;
+    fn symbols(&self) -> Vec<HypervisorSymbol> {
+        Vec::new()
+    }
 
     /// How long the machine stood still at most while the shim was put in place; none if nothing had to be.
-    fn load_pause(&self) -> Option<Duration>;
+    fn load_pause(&self) -> Option<Duration> {
+        None
+    }
 
     /// Shows that somebody still reads, and follows what changed on the machine. Wanted several times a second.
     fn renew(&mut self) -> Result<(), ShimError>;

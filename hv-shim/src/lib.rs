@@ -6,6 +6,7 @@
 //!
 //! No type of one hypervisor leaves this crate.
 
+mod clock;
 mod error;
 pub mod events;
 mod hypervisor;
@@ -16,8 +17,8 @@ mod xen;
 
 pub use error::ShimError;
 pub use hypervisor::{
-    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Outcome, PmuTrust, Request, Sampling,
-    Stopped, Watermark,
+    Check, DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Outcome, PmuTrust, Request, SampleBy,
+    Sampling, Stopped, Watermark,
 };
 pub use taken::{Change, MappedFile, Mapping, Owner, ProcessKey, ProcessState, Record, Taken};
 

@@ -31,6 +31,10 @@ pub enum Source {
     Pmu,
     /// The host kernel's clock (`cpu-clock` of `perf_event_open`), at periods that are redrawn all the time.
     CpuClock,
+    /// Xen's own profiler of old (xenoprof): overflows of the processor's counters, written down by Xen.
+    Xenoprof,
+    /// dom0 reads the registers of the vCPUs that run, at randomized periods.
+    VcpuPoll,
 }
 
 impl Source {
@@ -40,6 +44,8 @@ impl Source {
             Self::Timer => "timer",
             Self::Pmu => "pmu",
             Self::CpuClock => "cpu-clock",
+            Self::Xenoprof => "xenoprof",
+            Self::VcpuPoll => "vcpu-poll",
         }
     }
 
@@ -58,6 +64,17 @@ impl Source {
             Self::CpuClock => {
                 "interrupt-driven: code that runs with interrupts off is charged to the instruction that turns them on, \
                  and what the host does with them off after a guest's exit to the guest's own instruction"
+            }
+            Self::Xenoprof => {
+                "counter overflow, without time, CPU and page tables: a sample's time is when it was read, and its CPU \
+                 where its vCPU was then; what the hypervisor does on nobody's behalf is not seen; on AMD processors the \
+                 addresses in HVM and PVH guests are mostly those of an earlier exit, and not to be relied on"
+            }
+            Self::VcpuPoll => {
+                "read from outside: the hypervisor's own time is not seen, and is charged to the guest's instruction \
+                 that led into it; vCPUs that run only while dom0's reading vCPU does not (on its own CPU, for one) are \
+                 hardly seen, and that vCPU never; each sample stands for the CPU time that its vCPU had since the one \
+                 before, and pauses it for a moment"
             }
         }
     }

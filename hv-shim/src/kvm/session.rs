@@ -24,8 +24,8 @@ use super::{
     vcpus::Vcpus,
 };
 use crate::{
-    HypervisorSymbol, MappedFile, PmuTrust, ProcessKey, ProcessState, Record, Request, Sampling, ShimError,
-    Stopped, Watermark,
+    MappedFile, PmuTrust, ProcessKey, ProcessState, Record, Request, SampleBy, Sampling, ShimError, Stopped,
+    Watermark, clock,
     events::{Counted, Modes},
 };
 
@@ -88,6 +88,12 @@ struct Events {
 
 /// Begins to sample.
 pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> Result<Session, ShimError> {
+    if !matches!(request.sample_by, SampleBy::Auto) {
+        return Err(ShimError::Request(
+            "--source chooses how Xen is sampled: Linux hosts are sampled by their kernel's perf events"
+                .into(),
+        ));
+    }
     check_rate(request.rate_hz)?;
     let by_clock = is_by_clock(request)?;
     raise_file_limit();
@@ -130,7 +136,7 @@ pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> 
             events.enable().map_err(ShimError::io("enabling an event"))?;
         }
     }
-    session.started = now();
+    session.started = clock::monotonic_ns();
     Ok(session)
 }
 
@@ -243,14 +249,6 @@ fn period(rate_hz: f64) -> u64 {
 fn random_period(rate_hz: f64) -> u64 {
     let mean = period(rate_hz / 1.0137);
     mean - mean / 5 + fastrand::u64(0..=mean * 2 / 5)
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, the samples' clock.
-fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 impl Events {
@@ -396,14 +394,6 @@ impl Sampling for Session {
         std::mem::take(&mut self.notes)
     }
 
-    fn symbols(&self) -> Vec<HypervisorSymbol> {
-        Vec::new()
-    }
-
-    fn load_pause(&self) -> Option<Duration> {
-        None
-    }
-
     fn renew(&mut self) -> Result<(), ShimError> {
         let clock = self.setting.scope == Scope::Machine && self.counter == Counter::Clock;
         if clock && self.redrawn.elapsed() >= REDRAW_EVERY {
@@ -418,7 +408,7 @@ impl Sampling for Session {
     }
 
     fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark {
-        let before = now();
+        let before = clock::monotonic_ns();
         let cpu = &mut self.cpus[ring];
         cpu.read(&mut self.bytes, &self.vcpus, self.idle.as_ref(), self.setting, self.rate_hz);
         cpu.backlog.drain(..).for_each(each);
@@ -465,7 +455,7 @@ impl Sampling for Session {
         // What was lost is told with the next record that finds room, so room is made first.
         self.read_all();
         thread::sleep(Duration::from_nanos(2 * period(self.rate_hz)).min(Duration::from_millis(50)));
-        let end = now();
+        let end = clock::monotonic_ns();
         for cpu in &mut self.cpus {
             if let Some(events) = &cpu.events {
                 events.sampler.disable().map_err(ShimError::io("disabling an event"))?;

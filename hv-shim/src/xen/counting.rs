@@ -197,18 +197,6 @@ mod tests {
         Processor::of(&[leaf(0, [1, word(0), word(8), word(4)]), leaf(1, [0x0010_0f42, 0, 0, 0])])
     }
 
-    fn request(events: &str) -> Request {
-        Request {
-            rate_hz: 100.0,
-            period: None,
-            events: if events.is_empty() { vec![] } else { EventSpec::parse_list(events).unwrap() },
-            max_overhead: None,
-            pmu_trust: PmuTrust::Auto,
-            ring_bytes: None,
-            may_narrow: false,
-        }
-    }
-
     fn refused(request: &Request) -> String {
         let planned = Counting::plan(request, &processor("AuthenticAMD"));
         planned.err().expect("a refusal").to_string()
@@ -217,7 +205,7 @@ mod tests {
     #[test]
     fn without_a_wish_cycles_are_counted_and_time_stands_in() {
         let amd = processor("AuthenticAMD");
-        let mut counting = Counting::plan(&request(""), &amd).unwrap();
+        let mut counting = Counting::plan(&Request::at_100_hz(""), &amd).unwrap();
         let expected = EventConfig { selector: 0x76, period: 10_000, interval_ns: 10_000_000, modes: MODES };
         assert_eq!(counting.configs(), [expected]);
         let [event] = &counting.events(99.0)[..] else { panic!("one event") };
@@ -227,34 +215,40 @@ mod tests {
         let [event] = &counting.events(99.0)[..] else { panic!("one event") };
         assert_eq!((event.name.as_str(), event.source, event.rate_hz), ("cpu-clock", Source::Timer, 99.0));
         // A processor of which nothing is known.
-        let counting = Counting::plan(&request(""), &processor("CentaurHauls")).unwrap();
+        let counting = Counting::plan(&Request::at_100_hz(""), &processor("CentaurHauls")).unwrap();
         assert!(counting.configs().is_empty());
     }
 
     #[test]
     fn what_a_timer_cannot_sample_is_refused_without_counters() {
         let amd = processor("AuthenticAMD");
-        let mut counting = Counting::plan(&request("cache-misses:k,instructions"), &amd).unwrap();
+        let mut counting = Counting::plan(&Request::at_100_hz("cache-misses:k,instructions"), &amd).unwrap();
         let [misses, instructions] = counting.configs()[..] else { panic!("two events") };
         assert_eq!((misses.selector, misses.modes), (0x077e, MODE_KERNEL));
         assert_eq!(instructions.selector, 0xc0);
         let error = counting.without_counters(Unusable::Vpmu).unwrap_err().to_string();
         assert!(error.contains("lends them to guests") && error.contains("-e cpu-clock"), "{error}");
-        let never = Request { pmu_trust: PmuTrust::Never, ..request("cache-misses") };
+        let never = Request { pmu_trust: PmuTrust::Never, ..Request::at_100_hz("cache-misses") };
         assert!(refused(&never).contains("not to be trusted"));
     }
 
     #[test]
     fn bad_requests_are_refused_before_anything_is_loaded() {
-        assert!(refused(&Request { rate_hz: 50_000.0, ..request("") }).contains("out of range"));
-        assert!(refused(&Request { period: Some(10), ..request("cycles") }).contains("1000 to 2147483647"));
-        assert!(refused(&Request { period: Some(100_000), ..request("cpu-clock") }).contains("no period"));
-        assert!(refused(&request("ref-cycles")).contains("has no event for ref-cycles"));
+        assert!(refused(&Request { rate_hz: 50_000.0, ..Request::at_100_hz("") }).contains("out of range"));
+        assert!(
+            refused(&Request { period: Some(10), ..Request::at_100_hz("cycles") })
+                .contains("1000 to 2147483647")
+        );
+        assert!(
+            refused(&Request { period: Some(100_000), ..Request::at_100_hz("cpu-clock") })
+                .contains("no period")
+        );
+        assert!(refused(&Request::at_100_hz("ref-cycles")).contains("has no event for ref-cycles"));
     }
 
     #[test]
     fn a_rate_that_was_not_kept_is_told() {
-        let counting = Counting::plan(&request("r1,r2"), &processor("AuthenticAMD")).unwrap();
+        let counting = Counting::plan(&Request::at_100_hz("r1,r2"), &processor("AuthenticAMD")).unwrap();
         let cpu = |taken| CpuAccount {
             taken,
             awake_ns: 2_000_000_000,
@@ -273,7 +267,8 @@ mod tests {
 
     #[test]
     fn how_counters_are_shared_is_told() {
-        let counting = Counting::plan(&request("r1,r2,r3,r4,r5"), &processor("AuthenticAMD")).unwrap();
+        let counting =
+            Counting::plan(&Request::at_100_hz("r1,r2,r3,r4,r5"), &processor("AuthenticAMD")).unwrap();
         assert_eq!(counting.shares([0x0001_0101_0101, 0]), None);
         let told = counting.shares([0x0101_0202_0202, 0]).unwrap();
         assert!(

@@ -6,7 +6,9 @@ use super::{
     livepatch::{self, Payload, State},
     privcmd::Privcmd,
     processor::Processor,
+    session,
     standing::{self, Standing},
+    xenoprof,
 };
 use crate::{Check, Outcome, ShimError, events::Counted};
 
@@ -47,14 +49,50 @@ pub(crate) fn doctor() -> Vec<Check> {
             fail("build id", &error, "use a Xen that was linked with a build id")
         }
     });
-    checks.push(match livepatch::list(&xen) {
-        Ok(payloads) => livepatches(&xen, &payloads),
-        Err(error) => {
-            fail("livepatch", &error, "use a Xen built with CONFIG_LIVEPATCH, as distributions' are")
-        }
+    let listed = livepatch::list(&xen);
+    checks.push(match &listed {
+        Ok(payloads) => livepatches(&xen, payloads),
+        Err(error) => Check {
+            name: "livepatch",
+            outcome: Outcome::Warn,
+            found: error.to_string(),
+            advice: Some(
+                "use a Xen built with CONFIG_LIVEPATCH, as distributions' are, to have the shim".into(),
+            ),
+        },
     });
     checks.push(counters(&xen));
+    checks.push(sources(&xen, listed.map(drop)));
     checks
+}
+
+/// What there is to sample by, and what a recording would take.
+fn sources(xen: &Hypercalls, livepatches: Result<(), ShimError>) -> Check {
+    let told = |possible: &Result<(), String>| match possible {
+        Ok(()) => "possible".to_owned(),
+        Err(why) => format!("not possible: {why}"),
+    };
+    let shim = livepatches.and_then(|()| session::look(xen)).map_err(|error| error.to_string());
+    let xenoprof = xenoprof::look(xen);
+    let chosen = match (&shim, &xenoprof) {
+        (Ok(()), _) => "shim",
+        (Err(_), Ok(())) => "xenoprof if its counters count, else vcpu-poll",
+        (Err(_), Err(_)) => "vcpu-poll",
+    };
+    let found = format!(
+        "shim: {}; xenoprof: {}; vcpu-poll: possible; a recording takes {chosen}",
+        told(&shim),
+        told(&xenoprof)
+    );
+    let advice = match xenoprof::is_left_over() {
+        true => Some("a session of xenoprof was left behind: the next `xenoscope record` ends it".to_owned()),
+        false => shim.err().map(|_| {
+            "without the shim, samples have a bias that their report states (`--source`, docs/hosts.md)"
+                .to_owned()
+        }),
+    };
+    let outcome = if advice.is_some() { Outcome::Warn } else { Outcome::Pass };
+    Check { name: "sources", outcome, found, advice }
 }
 
 /// What Xen's command line gives to others stands in the way; what the counters are worth shows when they are used.

@@ -26,7 +26,7 @@ impl Domains {
         let infos = xen.domains().map_err(ShimError::io("listing Xen's domains"))?;
         self.names
             .retain(|domid, (uuid, _)| infos.iter().any(|info| info.domid == *domid && info.handle == *uuid));
-        let alive = infos.into_iter().filter(|info| info.flags & DomainInfo::DYING == 0);
+        let alive = infos.into_iter().filter(DomainInfo::is_alive);
         Ok(alive.map(|info| self.state(&info)).collect())
     }
 
@@ -36,7 +36,7 @@ impl Domains {
             name: self.name(info),
             uuid: Some(info.handle).filter(|uuid| uuid.0 != [0; 16]),
             kind: kind(info),
-            vcpus: info.max_vcpu_id.wrapping_add(1),
+            vcpus: info.vcpus(),
             cpu_ns: info.cpu_time_ns,
         }
     }
@@ -68,7 +68,7 @@ impl Domains {
 fn kind(info: &DomainInfo) -> DomainKind {
     /// PVH guests have at most an emulated local APIC (XEN_X86_EMU_LAPIC).
     const LAPIC: u32 = 1;
-    match (info.domid, info.flags & DomainInfo::HVM_GUEST != 0) {
+    match (info.domid, info.is_hvm()) {
         (0, _) => DomainKind::Dom0,
         (_, false) => DomainKind::Pv,
         (_, true) if info.emulation & !LAPIC == 0 => DomainKind::Pvh,

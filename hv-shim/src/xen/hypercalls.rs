@@ -60,6 +60,24 @@ pub(super) struct DomainInfo {
 impl DomainInfo {
     pub(super) const DYING: u32 = 1 << 0;
     pub(super) const HVM_GUEST: u32 = 1 << 1;
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.flags & Self::DYING == 0
+    }
+
+    /// Whether it runs with the hardware's help: HVM or PVH.
+    pub(super) fn is_hvm(&self) -> bool {
+        self.flags & Self::HVM_GUEST != 0
+    }
+
+    /// What no two domains have in common.
+    pub(super) fn identity(&self) -> (u16, Uuid) {
+        (self.domid, self.handle)
+    }
+
+    pub(super) fn vcpus(&self) -> u32 {
+        self.max_vcpu_id.wrapping_add(1)
+    }
 }
 
 /// What CPUID says (`xen_cpuid_leaf_t`).
@@ -175,6 +193,13 @@ impl Hypercalls {
         let op = self.sysctl_buffer(SYSCTL_PHYSINFO)?;
         self.sysctl(&op)?;
         Ok(op.u32(SYSCTL_UNION + 8))
+    }
+
+    /// The highest number that a CPU has, and how many kHz they are clocked at.
+    pub(super) fn highest_cpu_and_khz(&self) -> io::Result<(u32, u32)> {
+        let op = self.sysctl_buffer(SYSCTL_PHYSINFO)?;
+        self.sysctl(&op)?;
+        Ok((op.u32(SYSCTL_UNION + 12), op.u32(SYSCTL_UNION + 24)))
     }
 
     /// Nanoseconds that each CPU has idled since Xen booted.

@@ -1,17 +1,22 @@
-//! Xen, from dom0: hypercalls by hand, and a shim loaded as a livepatch.
+//! Xen, from dom0: hypercalls by hand, and a shim loaded as a livepatch, or what serves where that can't be.
 
+mod choice;
 mod counting;
 mod doctor;
 mod domains;
+mod domctl;
 mod hypercalls;
 mod livepatch;
 mod memory;
 mod payload;
+mod poll;
 mod privcmd;
 mod processor;
+mod queues;
 mod rings;
 mod session;
 mod standing;
+mod xenoprof;
 mod xenstore;
 
 use std::{fs, sync::Arc};
@@ -110,6 +115,6 @@ impl Hypervisor for Xen {
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
         let symbols = self.symbols()?;
-        Ok(Box::new(session::begin(self.hypercalls.clone(), &symbols, request)?))
+        choice::begin(&self.hypercalls, &symbols, request)
     }
 }

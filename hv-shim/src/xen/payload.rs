@@ -61,6 +61,7 @@ impl<'a> SymbolIndex<'a> {
 }
 
 /// The payload's settings, but for the symbols that [`bind`] finds.
+#[derive(Default)]
 pub(super) struct Settings {
     pub(super) period_ns: u64,
     pub(super) modes: u64,

@@ -9,7 +9,7 @@ use std::{
     os::fd::AsRawFd,
     ptr::NonNull,
     slice,
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicU32, AtomicU64},
 };
 
 use abi::PAGE_SIZE;
@@ -152,6 +152,9 @@ pub(super) struct Buffer {
     bytes: usize,
 }
 
+// SAFETY: a mapping belongs to the process, not to a thread, and who has the buffer has it for himself.
+unsafe impl Send for Buffer {}
+
 impl Buffer {
     /// What a hypercall is told.
     pub(super) fn address(&self) -> u64 {
@@ -200,6 +203,12 @@ impl Mapping {
     pub(super) fn words(&self) -> &[AtomicU64] {
         // SAFETY: mapped for as long as `self`, aligned to pages; shared with another writer, hence atomics.
         unsafe { slice::from_raw_parts(self.0.address.as_ptr().cast(), self.0.bytes / 8) }
+    }
+
+    /// The same in halves, for structures that are made of such: who uses these must never use [`Self::words`].
+    pub(super) fn halves(&self) -> &[AtomicU32] {
+        // SAFETY: as for `words`.
+        unsafe { slice::from_raw_parts(self.0.address.as_ptr().cast(), self.0.bytes / 4) }
     }
 
     /// The page as one of the contract's structures.

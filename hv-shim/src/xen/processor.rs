@@ -46,6 +46,10 @@ impl Processor {
         }
     }
 
+    pub(super) fn is_amd(&self) -> bool {
+        self.vendor == Some(Vendor::Amd)
+    }
+
     /// Its code for an event; none if it has none.
     pub(super) fn selector(&self, counted: Counted) -> Option<u64> {
         match (counted, self.vendor?) {

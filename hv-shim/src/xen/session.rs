@@ -45,19 +45,24 @@ pub(super) struct Session {
     loaded: bool,
 }
 
+/// Whether the shim knows all that it needs of this Xen, as far as can be told without loading it.
+pub(super) fn look(xen: &Hypercalls) -> Result<(), ShimError> {
+    let symbols = xen.symbols().map_err(ShimError::io("reading Xen's symbols"))?;
+    let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
+    payload::bind(&SymbolIndex::new(&symbols), &build_id, &Settings::default()).map(drop)
+}
+
 /// Puts the shim in place.
 pub(super) fn begin(
     xen: Arc<Hypercalls>,
     symbols: &[HypervisorSymbol],
+    processor: &Processor,
     request: &Request,
+    mut notes: Vec<String>,
 ) -> Result<Session, ShimError> {
-    let processor = Processor::of(&xen.cpuid().map_err(ShimError::io("asking Xen what processor this is"))?);
-    let counting = Counting::plan(request, &processor)?;
+    let counting = Counting::plan(request, processor)?;
     let settings = settings(request, &counting)?;
-    let mut notes = Vec::new();
-    if let Some((_, about)) = standing::remove_left_over(&xen)? {
-        notes.push(format!("a shim that an earlier collector had left behind was removed first ({about})"));
-    }
+    notes.extend(standing::removed_first(&xen)?);
     let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
     let object = payload::bind(&SymbolIndex::new(symbols), &build_id, &settings)?;
     livepatch::upload(&xen, NAME, &object)?;

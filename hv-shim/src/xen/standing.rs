@@ -97,6 +97,14 @@ pub(super) fn remove_left_over(xen: &Hypercalls) -> Result<Option<(Stopped, Stri
     Ok(Some((Stopped { pause }, about)))
 }
 
+/// The same, before a session; what there is to say of it.
+pub(super) fn removed_first(xen: &Hypercalls) -> Result<Option<String>, ShimError> {
+    let removed = remove_left_over(xen)?;
+    Ok(removed.map(|(_, about)| {
+        format!("a shim that an earlier collector had left behind was removed first ({about})")
+    }))
+}
+
 /// For how long the shim's own hooks are waited for.
 const HOOKS: Duration = Duration::from_secs(3);
 

@@ -207,7 +207,9 @@ fn ask_the_neighbours() -> Result<(), Unusable> {
     if value(optional.nmi_watchdog) != 0 {
         return Err(Unusable::Watchdog);
     }
-    if optional.xenoprof_state != 0 && value(optional.xenoprof_state) != 0 {
+    // What Xen falls back to when a session has ended, for ever: nobody holds the counters.
+    const XENOPROF_INITIALIZED: u32 = 1;
+    if optional.xenoprof_state != 0 && value(optional.xenoprof_state) > XENOPROF_INITIALIZED {
         return Err(Unusable::Xenoprof);
     }
     Ok(())
