@@ -176,6 +176,7 @@ impl Timer {
     fn keep_to_budget(&mut self, cpu: &Cpu, before: u64, now: u64) {
         let after = time_stamp();
         let cost = after.wrapping_sub(before) + core::mem::take(&mut self.cost);
+        self.has_sampled = true;
         self.budget.sampled(cost, after, now);
         self.schedule.set_mean(config().period_ns.max(self.budget.shortest_ns()));
         tell_cost(cpu, &self.budget);
@@ -211,7 +212,10 @@ extern "C" fn xenoscope_softirq() {
             counters::follow(cpu, timer.schedule.is_quiet());
         }
         set_timer(timer.schedule.due());
-        timer.cost += time_stamp().wrapping_sub(before);
+        // Xen's own timers come here too: what is done then is no sample's cost.
+        if core::mem::take(&mut timer.has_sampled) {
+            timer.cost = time_stamp().wrapping_sub(before);
+        }
     }
 }
 

@@ -44,7 +44,9 @@ pub(crate) struct Cpu {
 pub(crate) struct Timer {
     pub(crate) schedule: Schedule,
     pub(crate) budget: Budget,
-    /// What the current sample has cost so far.
+    /// A sample was taken, and the timer is not yet set for the next one.
+    pub(crate) has_sampled: bool,
+    /// What setting the timer cost after the last sample.
     pub(crate) cost: u64,
 }
 
