@@ -114,6 +114,7 @@ mod tests {
             mode: Mode::Kernel,
             owner: Owner::Kernel(1),
             process: None,
+            page_tables: None,
             instruction_pointer: 0,
         }
     }
