@@ -14,6 +14,13 @@ pub(crate) fn loads() -> &'static Host {
     host(&BOOTED, "kvm_loads")
 }
 
+static WITHOUT_GUESTS: Booted = Booted::new();
+
+/// A host without guests, for all who ask about it.
+pub(crate) fn without_guests() -> &'static Host {
+    host(&WITHOUT_GUESTS, "kvm_host")
+}
+
 /// Two percentage points.
 const DOMAIN_TOLERANCE: f64 = 0.02;
 

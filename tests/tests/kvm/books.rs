@@ -1,6 +1,10 @@
 //! Is every sample accounted for?
 
-use crate::{accuracy::loads, figures, observed::Observed};
+use crate::{
+    accuracy::{loads, without_guests},
+    figures,
+    observed::Observed,
+};
 
 fn lost(observed: &Observed) -> u64 {
     observed.accounts().iter().map(|(_, account)| account.lost_total()).sum()
@@ -38,8 +42,8 @@ fn throttling_is_told() {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn a_cpu_that_comes_back_is_sampled_again() {
-    loads().step("hotplug").ended(0);
-    let observed = loads().observed("hotplug.xsr");
+    without_guests().step("hotplug").ended(0);
+    let observed = without_guests().observed("hotplug.xsr");
     observed.assert_balanced();
     let seconds: Vec<u64> = observed
         .samples
@@ -54,13 +58,13 @@ fn a_cpu_that_comes_back_is_sampled_again() {
     );
     assert!(at(1) > 100 && at(10) > 100, "it ran before and after");
     assert!((3..9).any(|second| at(second) == 0), "it was away");
-    let report = loads().report("hotplug.xsr");
+    let report = without_guests().report("hotplug.xsr");
     assert!(report.notes_say("CPU 1 went offline") && report.notes_say("CPU 1 came online"));
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn a_killed_collector_leaves_what_it_had() {
-    let report = loads().report("killed.xsr");
+    let report = without_guests().report("killed.xsr");
     assert!(!report.complete && report.event().samples > 0, "{} samples", report.event().samples);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{accuracy::loads, figures};
+use crate::{accuracy::without_guests, figures};
 
 /// Of several turns, each figure's sum.
 #[derive(Default)]
@@ -16,7 +16,7 @@ struct Used {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn the_recorder_uses_at_most_half_of_what_perf_does() {
-    let step = loads().step("cost").ended(0);
+    let step = without_guests().step("cost").ended(0);
     let mut used: BTreeMap<(&str, &str), Used> = BTreeMap::new();
     for line in step.stdout.lines() {
         let words: Vec<&str> = line.split(' ').collect();

@@ -1,12 +1,21 @@
 //! Guests that are born, boot anew and die while they are recorded.
 
-use crate::{accuracy::loads, figures};
+use crate::{
+    figures,
+    host::{Booted, Host, host},
+};
+
+static BOOTED: Booted = Booted::new();
+
+fn lives() -> &'static Host {
+    host(&BOOTED, "kvm_lives")
+}
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn guests_come_and_go_while_they_are_recorded() {
-    loads().step("lives").ended(0);
-    let observed = loads().observed("lives.xsr");
+    lives().step("lives").ended(0);
+    let observed = lives().observed("lives.xsr");
     observed.assert_balanced();
     let tables = &observed.recorded.tables;
     let gamma = observed.domain("gamma");
@@ -27,6 +36,6 @@ fn guests_come_and_go_while_they_are_recorded() {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn a_guest_that_was_never_there_is_an_error() {
-    let step = loads().step("nobody").ended(1);
+    let step = lives().step("nobody").ended(1);
     assert!(step.stderr.contains("no domain was called nobody"), "{}", step.stderr);
 }
