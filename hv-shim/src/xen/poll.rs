@@ -143,6 +143,14 @@ pub(super) fn begin(
 }
 
 impl Session {
+    fn end(&mut self) -> Result<(), ShimError> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+        self.join()
+    }
+
     /// Waits for the thread's end, which was ordered or has come by itself.
     fn join(&mut self) -> Result<(), ShimError> {
         let gone = || ShimError::Contract { what: "the thread that reads vCPUs has panicked".into() };
@@ -180,7 +188,7 @@ impl Session {
                 None => ": dom0 did not get round to more".into(),
             };
             notes.push(format!(
-                "vCPUs were read at {came_hz:.0} Hz instead of the {:.0} Hz asked for{why}",
+                "vCPUs were read at {came_hz:.1} Hz instead of the {:.0} Hz asked for{why}",
                 self.plan.rate_hz
             ));
         }
@@ -231,14 +239,15 @@ impl Sampling for Session {
 
     fn account(&self, ring: usize) -> CpuAccount {
         let state = self.shared.state();
-        // The thread may run anywhere: what it uses stands in the first CPU's account, and counts for all of them.
-        let own_ns = if ring == 0 { state.figures.own_ns } else { 0 };
-        CpuAccount { own_ns, awake_ns: state.queues.weight(ring), ..state.queues.account(ring) }
+        // What can't be told by CPU stands in the first one's account, and counts for all of them.
+        let (own_ns, unseen_ns) =
+            if ring == 0 { (state.figures.own_ns, state.figures.unseen_ns) } else { (0, 0) };
+        let awake_ns = state.queues.weight(ring) + unseen_ns;
+        CpuAccount { own_ns, awake_ns, ..state.queues.account(ring) }
     }
 
     fn quiesce(&mut self) -> Result<(), ShimError> {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.join()?;
+        self.end()?;
         self.notes.extend(self.outcome());
         Ok(())
     }
@@ -250,9 +259,8 @@ impl Sampling for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
         // An error has nowhere to go from here, and nothing is left behind anywhere.
-        let _ = self.join();
+        let _ = self.end();
     }
 }
 
@@ -288,7 +296,7 @@ impl Reader {
             spent.rounds += 1;
             spent.own_ns = clock::thread_cpu_ns();
             self.hand_over(samples, &spent);
-            thread::sleep(self.pause(&spent));
+            self.wait(self.pause(&spent));
         }
         Ok(())
     }
@@ -363,6 +371,19 @@ impl Reader {
         }
         state.until = Time(clock::monotonic_ns());
         state.figures = Figures { unseen_ns, ..*spent };
+    }
+
+    /// Sleeps until the next round or the end.
+    fn wait(&self, pause: Duration) {
+        let due = Instant::now() + pause;
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            // Ends early for no reason, too.
+            thread::park_timeout(left);
+        }
     }
 
     /// Until the next round: even over ±20 % of the mean, which is long enough for what a round costs.

@@ -48,7 +48,7 @@ pub(super) struct Session {
 /// Whether the shim knows all that it needs of this Xen, as far as can be told without loading it.
 pub(super) fn look(xen: &Hypercalls) -> Result<(), ShimError> {
     let symbols = xen.symbols().map_err(ShimError::io("reading Xen's symbols"))?;
-    let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
+    let build_id = xen.build_id().unwrap_or_default();
     payload::bind(&SymbolIndex::new(&symbols), &build_id, &Settings::default()).map(drop)
 }
 
@@ -63,7 +63,8 @@ pub(super) fn begin(
     let counting = Counting::plan(request, processor)?;
     let settings = settings(request, &counting)?;
     notes.extend(standing::removed_first(&xen)?);
-    let build_id = xen.build_id().map_err(ShimError::io("reading Xen's build id"))?;
+    // One that can't be read is one that there is not, and told so.
+    let build_id = xen.build_id().unwrap_or_default();
     let object = payload::bind(&SymbolIndex::new(symbols), &build_id, &settings)?;
     livepatch::upload(&xen, NAME, &object)?;
     // From here on, dropping the session takes the payload out again.

@@ -47,7 +47,7 @@ static SERVING: AtomicBool = AtomicBool::new(false);
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// Whether the NMI's callback is ours.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
-/// The callback that was there.
+/// The callback that was there; 0 for none, and until that is known.
 static CALLBACK: AtomicU64 = AtomicU64::new(0);
 
 /// What the survey found: the counters in use anywhere, and the first reason not to use any ([`Unusable`]).
@@ -318,11 +318,16 @@ extern "C" fn xenoscope_nmi(regs: u64, number: u32) -> u32 {
     if cpu.is_some_and(|cpu| is_ours(cpu, regs, before)) {
         return 1;
     }
+    // Nobody, as a rule: then Xen deals with it as it does without us.
+    let callback = CALLBACK.load(Ordering::Relaxed);
+    if callback == 0 {
+        return 0;
+    }
     let others: u64;
     // SAFETY: int or bool (const struct cpu_user_regs *, int), through Xen's own thunk.
     unsafe {
         asm!("call {thunk}", thunk = sym crate::xen::__x86_indirect_thunk_rax,
-            inout("rax") CALLBACK.load(Ordering::Relaxed) => others,
+            inout("rax") callback => others,
             inout("rdi") regs => _, inout("rsi") u64::from(number) => _, clobber_abi("C"));
     }
     (others & 0xff) as u32

@@ -18,6 +18,7 @@ mod overhead;
 mod ownership;
 mod pictures;
 mod releases;
+mod sources;
 
 // What they are answered with.
 mod consoles;
