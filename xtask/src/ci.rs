@@ -31,5 +31,5 @@ pub(crate) fn run() -> Result<()> {
         Ok(()) => cargo(&["deny", "check", "advisories"])?,
         Err(error) => eprintln!("advisories are not checked: {error:#}"),
     }
-    test::run()
+    test::run(false)
 }

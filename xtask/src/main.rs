@@ -37,7 +37,11 @@ enum Command {
         out: Option<PathBuf>,
     },
     /// Run all tests, those on real hypervisors included.
-    Test,
+    Test {
+        /// Also those whose hosts take many minutes.
+        #[arg(long)]
+        long: bool,
+    },
     /// Real hypervisor hosts in QEMU.
     #[command(subcommand)]
     Lab(Lab),
@@ -66,7 +70,7 @@ enum Lab {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Demo { hypervisor, out } => demo::run(hypervisor, out),
-        Command::Test => test::run(),
+        Command::Test { long } => test::run(long),
         Command::Lab(Lab::Run { scenario, out, program, keep }) => {
             lab_run::run(&scenario, out, program, keep)
         }

@@ -1,11 +1,14 @@
-//! `cargo xtask test`: all tests.
+//! `cargo xtask test`: all tests; those that take long only when they are asked for.
 
 use anyhow::Result;
 
 use crate::{process, setup, static_binary};
 
+/// What the names of tests begin with whose hosts take many minutes.
+const LONG: &str = "long_";
+
 /// Runs the tests of every crate, and then those that boot real hypervisors.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(long: bool) -> Result<()> {
     setup::ensure()?;
     process::run(&mut process::cargo(&["test", "--workspace"]))?;
     model_check()?;
@@ -14,6 +17,9 @@ pub(crate) fn run() -> Result<()> {
     let arguments = ["test", "--package", "xenoscope-tests", "--no-fail-fast", "--test", "*"];
     let mut end_to_end = process::cargo(&arguments);
     end_to_end.args(["--", "--ignored", "--test-threads=1", "--nocapture"]);
+    if !long {
+        end_to_end.args(["--skip", LONG]);
+    }
     process::run(end_to_end.env("XENOSCOPE_BINARY", xenoscope))
 }
 

@@ -38,7 +38,7 @@ fn in_program(observed: &Observed, guest: &str) -> (usize, usize) {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn reading_vcpus_finds_each_function_at_its_share() {
+fn long_reading_vcpus_finds_each_function_at_its_share() {
     let step = sources().step("poll").ended(0).left_nothing_loaded();
     assert!(step.stdout.contains("a recording takes shim"), "{}", step.stdout);
     let observed = sources().observed("poll.xsr");
@@ -86,7 +86,7 @@ fn reading_vcpus_finds_each_function_at_its_share() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn reading_vcpus_costs_what_it_may() {
+fn long_reading_vcpus_costs_what_it_may() {
     sources().step("poll").ended(0);
     let observed = sources().observed("bounded.xsr");
     observed.assert_balanced();
@@ -103,7 +103,7 @@ fn reading_vcpus_costs_what_it_may() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn the_shim_is_right_where_xenoprof_is_stale() {
+fn long_the_shim_is_right_where_xenoprof_is_stale() {
     sources().step("shim").ended(0).left_nothing_loaded();
     sources().step("xenoprof-end").ended(0).left_nothing_loaded();
     let (shim, xenoprof) = (sources().observed("shim.xsr"), sources().observed("xenoprof.xsr"));
@@ -135,7 +135,7 @@ fn the_shim_is_right_where_xenoprof_is_stale() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn a_session_of_xenoprof_that_was_killed_leaves_nothing_behind() {
+fn long_a_session_of_xenoprof_that_was_killed_leaves_nothing_behind() {
     let step = sources().step("killed").ended(0).left_nothing_loaded();
     assert!(step.stdout.contains("a session of xenoprof was left behind"), "{}", step.stdout);
     // Of two that live, the second is refused.
@@ -154,7 +154,7 @@ fn a_session_of_xenoprof_that_was_killed_leaves_nothing_behind() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn without_the_shim_the_next_best_is_taken() {
+fn long_without_the_shim_the_next_best_is_taken() {
     let step = sources().step("fallback").ended(0).left_nothing_loaded();
     assert!(step.stdout.contains("shim 1"), "{}", step.stdout);
     let report = sources().report("fallback.xsr");
@@ -166,7 +166,7 @@ fn without_the_shim_the_next_best_is_taken() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn what_a_source_cannot_do_is_told_in_a_line() {
+fn long_what_a_source_cannot_do_is_told_in_a_line() {
     let step = sources().step("refused").ended(0).left_nothing_loaded();
     assert_eq!(step.stdout.matches("status 1").count(), 6, "{}", step.stdout);
     assert_eq!(step.stdout.matches("status 2").count(), 1, "{}", step.stdout);
@@ -222,7 +222,7 @@ struct Turns {
 /// limit is set to. The emulator makes readings and interrupts far dearer than a processor does.
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn what_sampling_costs_a_guest_is_shown() {
+fn long_what_sampling_costs_a_guest_is_shown() {
     let step = sources().step("cost").ended(0).left_nothing_loaded();
     let console = sources().text("console/guest-delta.log");
     let lines: Vec<[f64; 3]> = console.lines().filter_map(turns).collect();
