@@ -13,7 +13,7 @@ use crate::{Owner, ProcessKey, Taken};
 
 /// A sample of the clock stands for at most this many periods: what is longer was a machine that stood still, or a CPU
 /// that slept through its interrupts.
-const LONGEST_GAP: u64 = 4;
+const LONGEST_GAP: u64 = 20;
 
 /// The books of one CPU, for as long as a session lasts.
 #[derive(Default)]

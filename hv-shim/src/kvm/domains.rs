@@ -214,9 +214,12 @@ fn index_in_name(name: &str) -> Option<u32> {
     digits.trim_start_matches([' ', '-', '_']).parse().ok()
 }
 
-/// When a process began: the 22nd field of its `stat`.
+/// When a process began: the 22nd field of its `stat`; none if it is dead, be it that nobody has asked for its end yet.
 fn began(pid: u32) -> Option<u64> {
-    stat_field(&format!("/proc/{pid}/stat"), 22)
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).ok()?;
+    let (_, state) = stat.rsplit_once(") ")?;
+    if state.starts_with(['Z', 'X']) { None } else { stat_field(&path, 22) }
 }
 
 /// A field of a `stat` file by its number in proc(5), counted from behind the name, which may hold anything.

@@ -131,12 +131,13 @@ pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> 
         bytes: Vec::new(),
     };
     session.follow_cpus(&online)?;
+    // Before the first sample can be taken.
+    session.started = clock::monotonic_ns();
     if session.setting.scope == Scope::Machine {
         for events in session.cpus.iter().filter_map(|cpu| cpu.events.as_ref()) {
             events.enable().map_err(ShimError::io("enabling an event"))?;
         }
     }
-    session.started = clock::monotonic_ns();
     Ok(session)
 }
 
