@@ -59,7 +59,7 @@ fn processes_have_their_numbers_names_and_functions() {
     let tables = &observed.recorded.tables;
     for guest in GUESTS {
         let domain = observed.domain(guest);
-        let console = names().text(format!("console/guest-{guest}.log"));
+        let console = names().text(format!("console/{guest}.log"));
         let pid = |program: &str| {
             let told = format!("process {program} ");
             let line = console.lines().find_map(|line| line.trim().strip_prefix(&told));
