@@ -32,7 +32,7 @@ const SECOND: u64 = 1_000_000_000;
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn it_goes_on_top_of_another_livepatch_which_then_stays() {
+fn long_it_goes_on_top_of_another_livepatch_which_then_stays() {
     let step = step("below");
     says(
         &step,
@@ -54,7 +54,7 @@ fn it_goes_on_top_of_another_livepatch_which_then_stays() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn a_livepatch_on_top_of_it_keeps_it_in_and_it_can_be_silenced_until_then() {
+fn long_a_livepatch_on_top_of_it_keeps_it_in_and_it_can_be_silenced_until_then() {
     let step = step("above");
     // Built for the hypervisor itself: refused for as long as the shim is the last that was applied.
     says(
@@ -75,7 +75,7 @@ fn a_livepatch_on_top_of_it_keeps_it_in_and_it_can_be_silenced_until_then() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn it_is_silent_when_told_so_and_not_taken_from_under_a_collector() {
+fn long_it_is_silent_when_told_so_and_not_taken_from_under_a_collector() {
     let step = step("silenced");
     says(&step, &["there is no shim", "unload 1", "in use by process", "told to be quiet (used by process"]);
     let observed = ordeals().observed("silenced.xsr");
@@ -88,7 +88,7 @@ fn it_is_silent_when_told_so_and_not_taken_from_under_a_collector() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn a_cpu_that_goes_offline_and_comes_back_is_sampled_while_it_is_there() {
+fn long_a_cpu_that_goes_offline_and_comes_back_is_sampled_while_it_is_there() {
     step("hotplug");
     let observed = ordeals().observed("hotplug.xsr");
     assert_eq!(*observed.end(), EndReason::Interrupted);
@@ -111,7 +111,7 @@ fn a_cpu_that_goes_offline_and_comes_back_is_sampled_while_it_is_there() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn a_cpu_that_comes_online_later_is_sampled_from_then_on() {
+fn long_a_cpu_that_comes_online_later_is_sampled_from_then_on() {
     step("hotplug");
     let observed = ordeals().observed("late.xsr");
     observed.assert_balanced();
@@ -139,7 +139,7 @@ fn longest_gap(times: &[u64]) -> (u64, u64) {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn an_enemy_in_dom0_costs_nobody_but_himself() {
+fn long_an_enemy_in_dom0_costs_nobody_but_himself() {
     let step = step("scribble");
     says(
         &step,
@@ -157,7 +157,7 @@ fn an_enemy_in_dom0_costs_nobody_but_himself() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn the_hypervisor_does_not_complain() {
+fn long_the_hypervisor_does_not_complain() {
     consoles::assert_clean(&ordeals().text("console/xen.log"));
 }
 
