@@ -70,7 +70,7 @@ fn is_for_others(error: &ShimError) -> bool {
         | ShimError::MissingSymbol(_)
         | ShimError::AmbiguousSymbol(_)
         | ShimError::Refused { .. }
-        | ShimError::Livepatch { .. } => true,
+        | ShimError::Livepatch { action: "upload" | "apply", .. } => true,
         ShimError::PerfForbidden { .. }
         | ShimError::NoPerfEvents
         | ShimError::NoPrivcmd
@@ -79,6 +79,7 @@ fn is_for_others(error: &ShimError) -> bool {
         | ShimError::UnknownInterface
         | ShimError::InUse { .. }
         | ShimError::Contract { .. }
+        | ShimError::Livepatch { .. }
         | ShimError::Event(_)
         | ShimError::Request(_)
         | ShimError::Io { .. } => false,

@@ -109,7 +109,11 @@ pub(super) fn revert(xen: &Hypercalls, name: &str) -> Result<Duration, ShimError
 
 /// Removes a payload that is not in effect.
 pub(super) fn unload(xen: &Hypercalls, name: &str) -> Result<(), ShimError> {
-    act(xen, name, "unload", ACTION_UNLOAD, 0).map(drop)
+    match act(xen, name, "unload", ACTION_UNLOAD, 0) {
+        // Who put it there has taken it out meanwhile.
+        Err(ShimError::Livepatch { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 fn operation(xen: &Hypercalls, number: u32, name: &str) -> io::Result<(Buffer, Buffer)> {
