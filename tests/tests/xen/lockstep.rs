@@ -69,7 +69,7 @@ impl Shares {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn where_timers_are_exact_a_guest_in_step_with_the_sampler_is_seen_as_it_is() {
+fn long_where_timers_are_exact_a_guest_in_step_with_the_sampler_is_seen_as_it_is() {
     let shares = Shares::of(host(&BOOTED, "lockstep"));
     shares.assert_domain();
     let Shares { work, told, overdue, .. } = shares;
@@ -82,7 +82,7 @@ fn where_timers_are_exact_a_guest_in_step_with_the_sampler_is_seen_as_it_is() {
 /// sleeps has no place: so much, and no more, can be missing where it works.
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn where_timers_are_late_it_is_told_what_has_no_place() {
+fn long_where_timers_are_late_it_is_told_what_has_no_place() {
     let shares = Shares::of(accuracy::loads());
     shares.assert_domain();
     let Shares { work, told, overdue, .. } = shares;

@@ -128,14 +128,14 @@ fn serves(release: Release, guests: &[&str]) {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn on_xen_4_14() {
+fn long_on_xen_4_14() {
     // Without the PVH guest, whose kernel may panic while it is recorded there (README).
     serves(Release::Bullseye, &["alpha", "beta"]);
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn on_xen_4_20() {
+fn long_on_xen_4_20() {
     serves(Release::Trixie, &["alpha", "beta", "gamma"]);
 }
 

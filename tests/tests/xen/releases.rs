@@ -72,6 +72,6 @@ fn on_xen_4_14() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn on_xen_4_20() {
+fn long_on_xen_4_20() {
     serves("release-4.20", &scenario(Release::Trixie));
 }

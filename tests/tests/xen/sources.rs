@@ -190,7 +190,7 @@ fn long_what_a_source_cannot_do_is_told_in_a_line() {
 /// Xen's later releases have no xenoprof, or have it left out; vCPUs can be read in all of them.
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn on_xen_4_20() {
+fn long_on_xen_4_20() {
     let mut scenario =
         Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/sources.toml")).unwrap();
     scenario.hypervisor.release = Release::Trixie;
