@@ -49,7 +49,7 @@ fn seen(host: &Host) -> (u64, u64) {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn twenty_a_second_are_all_taken() {
+fn long_twenty_a_second_are_all_taken() {
     slowly().step("end").ended(0).left_nothing_loaded();
     slowly().observed("nmi.xsr").assert_balanced();
     let (taken, foreign) = seen(slowly());
@@ -63,7 +63,7 @@ fn twenty_a_second_are_all_taken() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn more_are_never_taken_than_there_were() {
+fn long_more_are_never_taken_than_there_were() {
     quickly().step("end").ended(0).left_nothing_loaded();
     quickly().observed("nmi.xsr").assert_balanced();
     let (taken, foreign) = seen(quickly());
@@ -77,7 +77,7 @@ fn more_are_never_taken_than_there_were() {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn each_finds_the_guest_the_mode_and_the_function() {
+fn long_each_finds_the_guest_the_mode_and_the_function() {
     let observed = quickly().observed("nmi.xsr");
     // The counters never end by themselves: nothing comes from the CPU that no interrupt reaches.
     assert!(observed.samples.iter().all(|sample| sample.cpu == PhysCpu(0)));
@@ -156,7 +156,7 @@ fn user_functions(observed: &Observed, guest: &str) -> (BTreeMap<String, u64>, u
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn counters_that_do_not_count_are_not_believed() {
+fn long_counters_that_do_not_count_are_not_believed() {
     let step = slowly().step("distrust").ended(0);
     let report = slowly().report("distrust.xsr");
     assert_eq!((report.event().name.as_str(), report.event().source.as_str()), ("cpu-clock", "timer"));
