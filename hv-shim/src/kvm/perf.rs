@@ -8,7 +8,7 @@ use std::{
 
 use perf_event_open_sys::{bindings as sys, ioctls};
 
-/// The most restrictive setting under which anybody may look at his own processes in user mode.
+/// Who may use events without privileges: the higher, the fewer.
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
 /// What is counted.
