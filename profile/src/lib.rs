@@ -7,6 +7,7 @@
 
 mod account;
 mod address;
+mod captured;
 mod domain;
 mod event;
 mod frame;
@@ -16,6 +17,7 @@ mod sample;
 
 pub use account::{CpuAccount, DomainTime, LossCause, Snapshot};
 pub use address::{AddressSpaceRoot, CodeAddress, GuestVirtual, HypervisorVirtual, ImageOffset};
+pub use captured::{Registers, Stretch};
 pub use domain::{Domain, DomainId, DomainKind, PhysCpu, Uuid, VcpuId};
 pub use event::{Event, EventId, Source};
 pub use frame::{Chain, ChainId, Frame, FrameId, NameId};
