@@ -29,6 +29,6 @@ mod writer;
 
 pub use error::{Damage, RecordingError};
 pub use header::{End, EndReason, Fact, Header, Host, Note};
-pub use reader::{Completeness, Recorded, Recording};
+pub use reader::{Completeness, Recorded, Recording, Told};
 pub use tables::{MAX_DEPTH, Tables};
 pub use writer::Writer;
