@@ -19,7 +19,7 @@ use std::{
 use analysis::Visible;
 use anyhow::Context;
 use collector::{Filter, Options, Progress, Summary};
-use hv_shim::{PmuTrust, Request, SampleBy, events::EventSpec};
+use hv_shim::{CallGraph, PmuTrust, Request, SampleBy, events::EventSpec};
 use indicatif::ProgressBar;
 use profile::{Domain, recording::EndReason};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -40,6 +40,7 @@ Examples:
   xenoscope record -F 99 --domain web -o web.xsr      one domain, until Ctrl-C
   xenoscope record -e cache-misses:k,instructions -c 100000 --duration 10
                                                       by performance counters, every 100,000 events
+  xenoscope record -g --duration 10                   with callers; -g stack,16K where stacks are deep
   xenoscope record -- xl create /etc/xen/web.cfg      for as long as a command runs
   xenoscope record --guest-kernel web=kallsyms.txt --guest-exe web=./server --duration 10
                                                       with names for one guest's kernel and program
@@ -75,6 +76,20 @@ pub(crate) struct Args {
     /// takes the first of them that works here; the recording says why, and which bias it has
     #[arg(long, value_name = "SOURCE", default_value = "auto")]
     source: Source,
+
+    /// What is captured for finding callers: the top of each stack (stack, with as many BYTES of it as are wanted), the
+    /// frames that frame pointers lead to (fp), or nothing. Without a value, stack. Stacks are dropped once their callers
+    /// are found
+    #[arg(
+        short = 'g',
+        long = "call-graph",
+        value_name = "stack[,BYTES]|fp|off",
+        num_args = 0..=1,
+        default_value = "off",
+        default_missing_value = "stack",
+        value_parser = call_graph
+    )]
+    call_graph: CallGraph,
 
     /// Record this domain only; may be given more than once
     #[arg(short, long = "domain", value_name = "NAME|ID|all")]
@@ -162,6 +177,20 @@ fn bytes(text: &str) -> Result<u64, String> {
     count.filter(|&count| count > 0).ok_or_else(|| "not a size such as 64K or 1M".into())
 }
 
+fn call_graph(text: &str) -> Result<CallGraph, String> {
+    let most = CallGraph::MOST_BYTES;
+    match text.split_once(',').map_or((text, None), |(kind, bytes)| (kind, Some(bytes))) {
+        ("off", None) => Ok(CallGraph::Off),
+        ("fp", None) => Ok(CallGraph::FramePointers),
+        ("stack", None) => Ok(CallGraph::Stack { bytes: CallGraph::DEFAULT_BYTES }),
+        ("stack", Some(size)) => match bytes(size)? {
+            bytes if bytes <= most.into() => Ok(CallGraph::Stack { bytes: bytes as u32 }),
+            _ => Err(format!("at most {}K of a stack can be copied", most >> 10)),
+        },
+        _ => Err("not one of stack, stack,BYTES, fp and off".into()),
+    }
+}
+
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let options = options(&args)?;
     let mut hypervisor = hv_shim::detect()?;
@@ -204,6 +233,12 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     if let Some(period) = args.period {
         options.insert("count".into(), period.to_string());
     }
+    let call_graph = match args.call_graph {
+        CallGraph::Off => None,
+        CallGraph::FramePointers => Some("fp".to_owned()),
+        CallGraph::Stack { bytes } => Some(format!("stack,{bytes}")),
+    };
+    options.extend(call_graph.map(|value| ("call-graph".to_owned(), value)));
     options.insert("max-overhead".into(), args.max_overhead.to_string());
     let events =
         if args.events.is_empty() { Vec::new() } else { EventSpec::parse_list(&args.events.join(","))? };
@@ -224,6 +259,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
                 Trust::Assume => PmuTrust::Assume,
                 Trust::Never => PmuTrust::Never,
             },
+            call_graph: args.call_graph,
             ring_bytes: args.ring_size,
             may_narrow: !args.all_cpus && !args.command.is_empty(),
         },
@@ -303,5 +339,21 @@ pub(crate) fn tell_pause(what: &str, pause: Option<Duration>) {
     if let Some(pause) = pause {
         let milliseconds = pause.as_secs_f64() * 1e3;
         eprintln!("xenoscope: putting the shim {what} paused the machine for at most {milliseconds:.3} ms");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_graph_is_asked_for_as_in_perf() {
+        assert_eq!(call_graph("off"), Ok(CallGraph::Off));
+        assert_eq!(call_graph("fp"), Ok(CallGraph::FramePointers));
+        assert_eq!(call_graph("stack"), Ok(CallGraph::Stack { bytes: CallGraph::DEFAULT_BYTES }));
+        assert_eq!(call_graph("stack,8K"), Ok(CallGraph::Stack { bytes: 8192 }));
+        for wrong in ["", "dwarf", "fp,1", "off,1", "stack,", "stack,0", "stack,1M"] {
+            assert!(call_graph(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -209,9 +209,9 @@ struct Pending {
 
 impl Timed for Pending {
     fn time(&self) -> Time {
-        match self.record {
+        match &self.record {
             Record::Sample(taken) => taken.time,
-            Record::Change { time, .. } => time,
+            Record::Change { time, .. } => *time,
         }
     }
 }

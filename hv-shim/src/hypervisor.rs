@@ -101,6 +101,8 @@ pub struct Request {
     pub max_overhead: Option<f64>,
     /// Whether counters have to prove themselves.
     pub pmu_trust: PmuTrust,
+    /// What is captured with a sample, so that its callers can be found.
+    pub call_graph: CallGraph,
     /// Bytes of ring per CPU, rounded up to what there is; without, what holds some seconds' samples.
     pub ring_bytes: Option<u64>,
     /// Whether it will do to sample what the calling thread executes from now on and whatever that starts, where this
@@ -119,6 +121,7 @@ impl Request {
             events: if events.is_empty() { vec![] } else { EventSpec::parse_list(events).unwrap() },
             max_overhead: None,
             pmu_trust: PmuTrust::Auto,
+            call_graph: CallGraph::Off,
             ring_bytes: None,
             may_narrow: false,
         }
@@ -137,6 +140,28 @@ pub enum SampleBy {
     Xenoprof,
     /// Reading the registers of running vCPUs from outside.
     VcpuPoll,
+}
+
+/// What is captured with a sample, so that its callers can be found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CallGraph {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The return addresses that frame pointers lead to: little, and wrong where code keeps none.
+    FramePointers,
+    /// Registers, and the top of each stack.
+    Stack {
+        /// The most that is copied of each stack.
+        bytes: u32,
+    },
+}
+
+impl CallGraph {
+    /// What nearly all stacks fit into.
+    pub const DEFAULT_BYTES: u32 = 4096;
+    /// The most that can be copied of a stack.
+    pub const MOST_BYTES: u32 = 16 << 10;
 }
 
 /// Whether performance counters are believed.

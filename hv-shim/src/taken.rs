@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use profile::{AddressSpaceRoot, EventId, Mode, Time};
+use profile::{AddressSpaceRoot, EventId, Mode, Stretch, Time};
 
 /// One thing that a ring hands out; each ring's are in the order of their times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Record {
 }
 
 /// A sample as it was taken. Domains are given by the hypervisor's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// When.
     pub time: Time,
@@ -44,6 +44,21 @@ pub struct Taken {
     pub page_tables: Option<AddressSpaceRoot>,
     /// The interrupted instruction.
     pub instruction_pointer: u64,
+    /// What was captured for finding its callers, innermost first: the hypervisor's code, the kernel that it interrupted,
+    /// the process that this one serves. Empty where callers were not asked for, or nothing could be captured.
+    pub stretches: Vec<Captured>,
+}
+
+/// What was captured of one space's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Whose code it is.
+    pub owner: Owner,
+    /// The root of the page tables that were loaded while it ran, if they were a guest's. Those of a kernel that serves
+    /// a process may be that process's other ones.
+    pub page_tables: Option<AddressSpaceRoot>,
+    /// What was captured.
+    pub stretch: Stretch,
 }
 
 /// Whose code ran.

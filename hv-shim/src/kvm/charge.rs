@@ -121,6 +121,7 @@ impl Converter<'_> {
             process: of_host.then_some(ProcessKey::Pid(pid)),
             page_tables: None,
             instruction_pointer,
+            stretches: Vec::new(),
         }
     }
 }

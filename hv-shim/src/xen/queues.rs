@@ -116,6 +116,7 @@ mod tests {
             process: None,
             page_tables: None,
             instruction_pointer: 0,
+            stretches: Vec::new(),
         }
     }
 

@@ -245,6 +245,7 @@ fn taken(words: &[u64]) -> Option<Taken> {
         process,
         page_tables: (owner != Owner::Hypervisor).then_some(AddressSpaceRoot(sample.root)),
         instruction_pointer: sample.instruction_pointer,
+        stretches: Vec::new(),
     })
 }
 

@@ -520,6 +520,7 @@ fn sample(time: Time, weight: u64, domain: u32, vcpu: u32, entry: &Entry) -> Tak
         process: None,
         page_tables: None,
         instruction_pointer: entry.instruction_pointer,
+        stretches: Vec::new(),
     }
 }
 
