@@ -11,9 +11,12 @@ use super::{
 };
 use crate::{Owner, ProcessKey, Taken};
 
-/// A sample of the clock stands for at most this many periods: what is longer was a machine that stood still, or a CPU
-/// that slept through its interrupts.
+/// A sample of the clock stands for at most this many periods: what is longer was a machine that stood still.
 const LONGEST_GAP: u64 = 20;
+
+/// The same where another thread ran since the sample before, or where it is not known: the CPU may have idled in
+/// between, and not every idling CPU is interrupted.
+const LONGEST_GAP_OVER_A_SWITCH: u64 = 4;
 
 /// The books of one CPU, for as long as a session lasts.
 #[derive(Default)]
@@ -27,8 +30,15 @@ pub(super) struct Books {
     pub(super) lost_changes: u64,
     pub(super) quiet_ns: u64,
     pub(super) throttled_since: Option<u64>,
-    /// The time of the sample before, if something ran then and nothing is missing since.
-    pub(super) last: Option<u64>,
+    /// The sample before, if something ran then and nothing is missing since.
+    pub(super) last: Option<Before>,
+}
+
+/// What is kept of a sample for the next one.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    time: u64,
+    switches: Option<u64>,
 }
 
 /// Makes samples of the records of one CPU.
@@ -76,14 +86,17 @@ impl Converter<'_> {
     /// What a sample stands for: what was counted; on a clock a mean period, or where something ran all the time the
     /// time since the sample before, which is longer where the interrupt was held off.
     fn weight(&mut self, sample: &PerfSample) -> u64 {
-        let before = self.books.last.replace(sample.time);
+        let &PerfSample { time, switches, .. } = sample;
+        let before = self.books.last.replace(Before { time, switches });
         if let Some(period) = sample.period {
             return period;
         }
-        match before.filter(|_| self.setting.scope == Scope::Machine) {
-            Some(before) => sample.time.saturating_sub(before).min(LONGEST_GAP * self.mean_ns),
-            None => self.mean_ns,
-        }
+        let Some(before) = before.filter(|_| self.setting.scope == Scope::Machine) else {
+            return self.mean_ns;
+        };
+        let ran_on = switches.is_some() && switches == before.switches;
+        let longest = if ran_on { LONGEST_GAP } else { LONGEST_GAP_OVER_A_SWITCH };
+        time.saturating_sub(before.time).min(longest * self.mean_ns)
     }
 
     fn is_idle(&self, sample: &PerfSample) -> bool {

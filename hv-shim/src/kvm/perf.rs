@@ -32,10 +32,27 @@ pub(super) enum Pace {
 /// An event of one CPU, not enabled yet.
 pub(super) struct PerfEvent {
     file: File,
+    /// Counts how often the CPU went over to another thread.
+    switches: Option<File>,
     /// Whether it tells how many records were lost, which Linux 6.0 brought.
     tells_lost: bool,
-    /// Whether each sample holds the period that ended with it.
-    has_period: bool,
+    layout: SampleLayout,
+}
+
+/// What a sample holds beside the instruction pointer, the thread and the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SampleLayout {
+    /// The period that ended with it.
+    pub(super) period: bool,
+    /// What the event and its count of switches have counted so far.
+    pub(super) counts: Option<CountLayout>,
+}
+
+/// What stands for each event of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CountLayout {
+    Value,
+    ValueAndLost,
 }
 
 /// Who is sampled.
@@ -91,17 +108,39 @@ impl Setting {
             }
             Pace::Period(period) => attributes.__bindgen_anon_1.sample_period = period,
         }
-        let has_period = matches!(pace, Pace::Hertz(_));
-        attributes.read_format = sys::PERF_FORMAT_LOST.into();
-        match self.open(cpu, &mut attributes) {
-            Ok(file) => Ok(PerfEvent { file, tells_lost: true, has_period }),
+        let period = matches!(pace, Pace::Hertz(_));
+        // A CPU may be idle between two samples of a clock without a sample that shows it; not without a switch.
+        let with_switches = counter == Counter::Clock && self.scope == Scope::Machine;
+        if with_switches {
+            attributes.sample_type |= u64::from(sys::PERF_SAMPLE_READ);
+            attributes.read_format = sys::PERF_FORMAT_GROUP.into();
+        }
+        let tells_lost = u64::from(sys::PERF_FORMAT_LOST);
+        attributes.read_format |= tells_lost;
+        let file = match self.open(cpu, &mut attributes, None) {
             // Older kernels do not know the format.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                attributes.read_format = 0;
-                Ok(PerfEvent { file: self.open(cpu, &mut attributes)?, tells_lost: false, has_period })
+                attributes.read_format &= !tells_lost;
+                self.open(cpu, &mut attributes, None)?
             }
-            Err(error) => Err(error),
-        }
+            result => result?,
+        };
+        let tells_lost = attributes.read_format & tells_lost != 0;
+        let counts =
+            with_switches.then_some(if tells_lost { CountLayout::ValueAndLost } else { CountLayout::Value });
+        let switches =
+            with_switches.then(|| self.switches(cpu, attributes.read_format, &file)).transpose()?;
+        Ok(PerfEvent { file, switches, tells_lost, layout: SampleLayout { period, counts } })
+    }
+
+    /// Opens what counts how often a CPU goes over to another thread, whenever `leader` counts.
+    fn switches(self, cpu: u32, read_format: u64, leader: &File) -> io::Result<File> {
+        let mut attributes = self.attributes();
+        (attributes.type_, attributes.config) =
+            (sys::PERF_TYPE_SOFTWARE, sys::PERF_COUNT_SW_CONTEXT_SWITCHES.into());
+        attributes.read_format = read_format;
+        attributes.set_disabled(0);
+        self.open(cpu, &mut attributes, Some(leader))
     }
 
     /// Opens what tells of the processes of one CPU: what they are called, what they map, when they end.
@@ -113,23 +152,35 @@ impl Setting {
         attributes.set_comm_exec(1);
         attributes.set_mmap(1);
         attributes.set_mmap2(1);
-        Ok(PerfEvent { file: self.open(cpu, &mut attributes)?, tells_lost: false, has_period: false })
+        let file = self.open(cpu, &mut attributes, None)?;
+        Ok(PerfEvent { file, switches: None, tells_lost: false, layout: SampleLayout::default() })
     }
 
-    fn open(self, cpu: u32, attributes: &mut sys::perf_event_attr) -> io::Result<File> {
+    fn open(
+        self,
+        cpu: u32,
+        attributes: &mut sys::perf_event_attr,
+        leader: Option<&File>,
+    ) -> io::Result<File> {
         let pid = match self.scope {
             Scope::Machine => -1,
             Scope::Children => 0,
         };
-        open(attributes, pid, cpu as libc::c_int)
+        open(attributes, pid, cpu as libc::c_int, leader)
     }
 }
 
-/// Opens an event of a thread (0: this one, -1: all) on a CPU (-1: wherever it runs).
-fn open(attributes: &mut sys::perf_event_attr, pid: libc::pid_t, cpu: libc::c_int) -> io::Result<File> {
+/// Opens an event of a thread (0: this one, -1: all) on a CPU (-1: wherever it runs), in the group of another if wanted.
+fn open(
+    attributes: &mut sys::perf_event_attr,
+    pid: libc::pid_t,
+    cpu: libc::c_int,
+    leader: Option<&File>,
+) -> io::Result<File> {
+    let leader = leader.map_or(-1, AsRawFd::as_raw_fd);
     let flags = sys::PERF_FLAG_FD_CLOEXEC.into();
     // SAFETY: the attributes are a whole struct of the size that they tell; the kernel reads no more.
-    let fd = unsafe { perf_event_open_sys::perf_event_open(attributes, pid, cpu, -1, flags) };
+    let fd = unsafe { perf_event_open_sys::perf_event_open(attributes, pid, cpu, leader, flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -142,8 +193,8 @@ impl PerfEvent {
         &self.file
     }
 
-    pub(super) fn has_period(&self) -> bool {
-        self.has_period
+    pub(super) fn layout(&self) -> SampleLayout {
+        self.layout
     }
 
     pub(super) fn enable(&self) -> io::Result<()> {
@@ -165,9 +216,12 @@ impl PerfEvent {
 
     /// How many records found no room since the event was opened, by the kernel's own count; none where it keeps none.
     pub(super) fn lost(&self) -> Option<u64> {
-        let mut words = [0; 16];
-        (self.tells_lost && (&self.file).read(&mut words).ok()? == words.len())
-            .then(|| u64::from_ne_bytes(words[8..].try_into().expect("eight of sixteen")))
+        // The value and the loss; of a group the number of its events first, and the same of the second at the end.
+        let mut bytes = [0; 40];
+        let before = if self.switches.is_some() { 2 } else { 1 };
+        let read = (&self.file).read(&mut bytes).ok()?;
+        let (words, _) = bytes[..read].as_chunks();
+        words.get(before).copied().filter(|_| self.tells_lost).map(u64::from_ne_bytes)
     }
 }
 
@@ -190,7 +244,7 @@ pub(super) fn counts_cycles() -> bool {
         ..Default::default()
     };
     attributes.set_exclude_kernel(1);
-    let Ok(mut file) = open(&mut attributes, 0, -1) else { return false };
+    let Ok(mut file) = open(&mut attributes, 0, -1, None) else { return false };
     for round in 0..100_000_u64 {
         std::hint::black_box(round);
     }

@@ -5,6 +5,7 @@
 
 use perf_event_open_sys::bindings as sys;
 
+use super::perf::{CountLayout, SampleLayout};
 use crate::{MappedFile, Mapping};
 
 /// `PERF_RECORD_MISC_CPUMODE_MASK` and its values.
@@ -63,6 +64,8 @@ pub(super) struct PerfSample {
     pub(super) time: u64,
     /// How much was counted for it, where the kernel finds the period.
     pub(super) period: Option<u64>,
+    /// How often its CPU had gone over to another thread, where that is counted.
+    pub(super) switches: Option<u64>,
 }
 
 /// Where the processor was.
@@ -75,21 +78,21 @@ pub(super) enum CpuMode {
     Guest,
 }
 
-/// Calls `each` for every record that is known. `with_period` tells whether samples hold one.
-pub(super) fn parse(mut bytes: &[u8], with_period: bool, each: &mut impl FnMut(PerfRecord)) {
+/// Calls `each` for every record that is known.
+pub(super) fn parse(mut bytes: &[u8], layout: SampleLayout, each: &mut impl FnMut(PerfRecord)) {
     while let Some(header) = bytes.first_chunk::<8>() {
         let kind = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
         let misc = u16::from_ne_bytes([header[4], header[5]]);
         let size = usize::from(u16::from_ne_bytes([header[6], header[7]]));
         let Some(body) = bytes.get(8..size) else { return };
-        if let Some(record) = decode(kind, misc, Fields(body), with_period) {
+        if let Some(record) = decode(kind, misc, Fields(body), layout) {
             each(record);
         }
         bytes = &bytes[size..];
     }
 }
 
-fn decode(kind: u32, misc: u16, mut fields: Fields<'_>, with_period: bool) -> Option<PerfRecord> {
+fn decode(kind: u32, misc: u16, mut fields: Fields<'_>, layout: SampleLayout) -> Option<PerfRecord> {
     if kind == sys::PERF_RECORD_SAMPLE {
         let mode = match u32::from(misc & MODE) {
             sys::PERF_RECORD_MISC_USER => CpuMode::User,
@@ -98,8 +101,13 @@ fn decode(kind: u32, misc: u16, mut fields: Fields<'_>, with_period: bool) -> Op
         };
         let (instruction_pointer, pid, tid, time) =
             (fields.u64()?, fields.u32()?, fields.u32()?, fields.u64()?);
-        let period = if with_period { Some(fields.u64()?) } else { None };
-        return Some(PerfRecord::Sample(PerfSample { mode, instruction_pointer, pid, tid, time, period }));
+        let period = if layout.period { Some(fields.u64()?) } else { None };
+        let switches = match layout.counts {
+            Some(counts) => Some(fields.second_count(counts)?),
+            None => None,
+        };
+        let sample = PerfSample { mode, instruction_pointer, pid, tid, time, period, switches };
+        return Some(PerfRecord::Sample(sample));
     }
     let time = fields.trailing_time()?;
     Some(match kind {
@@ -157,6 +165,18 @@ impl Fields<'_> {
         self.take().map(u32::from_ne_bytes)
     }
 
+    /// What the second event of a group has counted (`PERF_FORMAT_GROUP`).
+    fn second_count(&mut self, layout: CountLayout) -> Option<u64> {
+        let (_events, _first) = (self.u64()?, self.u64()?);
+        match layout {
+            CountLayout::Value => self.u64(),
+            CountLayout::ValueAndLost => {
+                let (_lost, second, _lost_of_second) = (self.u64()?, self.u64()?, self.u64()?);
+                Some(second)
+            }
+        }
+    }
+
     /// The time at the end of all records but samples, behind the thread; both are cut off.
     fn trailing_time(&mut self) -> Option<u64> {
         let (rest, time) = self.0.split_last_chunk()?;
@@ -186,7 +206,7 @@ mod tests {
 
     fn parsed(bytes: &[u8]) -> Vec<PerfRecord> {
         let mut records = Vec::new();
-        parse(bytes, false, &mut |record| records.push(record));
+        parse(bytes, SampleLayout::default(), &mut |record| records.push(record));
         records
     }
 
@@ -213,6 +233,7 @@ mod tests {
             tid: 8,
             time: 1_000,
             period: None,
+            switches: None,
         };
         let expected = [
             PerfRecord::Sample(sample),
@@ -222,6 +243,27 @@ mod tests {
             PerfRecord::Forked { time: 1_400, pid: 9, tid: 9, parent: 7 },
         ];
         assert_eq!(parsed(&bytes), expected);
+    }
+
+    #[test]
+    fn what_the_kernel_counts_beside_a_sample() {
+        let switches_of = |layout, words: &[u64]| {
+            let mut records = Vec::new();
+            parse(&record(9, 1, words), layout, &mut |record| records.push(record));
+            match records.as_slice() {
+                [PerfRecord::Sample(sample)] => Some((sample.period, sample.switches)),
+                _ => None,
+            }
+        };
+        let layout = |period, counts| SampleLayout { period, counts };
+        let common = [0x1234, pair(7, 8), 1_000];
+        let with = |more: &[u64]| [&common, more].concat();
+        let value = Some(CountLayout::Value);
+        let both = Some(CountLayout::ValueAndLost);
+        assert_eq!(switches_of(layout(true, None), &with(&[77])), Some((Some(77), None)));
+        assert_eq!(switches_of(layout(false, value), &with(&[2, 900, 5])), Some((None, Some(5))));
+        assert_eq!(switches_of(layout(false, both), &with(&[2, 900, 1, 5, 0])), Some((None, Some(5))));
+        assert_eq!(switches_of(layout(false, both), &with(&[2, 900, 1])), None);
     }
 
     #[test]

@@ -32,8 +32,8 @@ use crate::{
 /// The kernel's limit on rates, which it lowers by itself where samples take long.
 const MAX_RATE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
 
-/// What a sample of a clock takes in a buffer, its header included; with a period it is 8 bytes more.
-const SAMPLE_BYTES: f64 = 32.0;
+/// What a sample of a clock takes in a buffer, its header and two counts included; one of cycles takes 40.
+const SAMPLE_BYTES: f64 = 72.0;
 
 /// How many seconds of samples a buffer holds unless the user says otherwise.
 const BUFFERED_S: f64 = 4.0;
@@ -353,15 +353,14 @@ impl Cpu {
 
         let (books, backlog) = (&mut self.books, &mut self.backlog);
         let begin = backlog.len();
-        records::parse(news, false, &mut |record| match record {
+        records::parse(news, events.news.layout(), &mut |record| match record {
             PerfRecord::Lost { count } => books.lost_changes += count,
             record => backlog.extend(change(record)),
         });
         let changes = backlog.len();
         let mut known = vcpus.lock();
         let mut convert = Converter { books, known: &mut known, idle, setting, mean_ns: period(rate_hz) };
-        let with_period = events.sampler.has_period();
-        records::parse(samples, with_period, &mut |record| {
+        records::parse(samples, events.sampler.layout(), &mut |record| {
             backlog.extend(convert.convert(record).map(Record::Sample));
         });
         if changes > begin {

@@ -55,6 +55,8 @@ fn a_guests_code_is_told_by_domain_and_mode() {
     assert!(outside.len() as f64 <= 0.05 * f64::from(inside), "{outside:x?}");
     let report = recorder.report();
     for shares in report.shares() {
+        let shown = format_args!("{:.1}/{:.1} %", 100.0 * shares.sampled, 100.0 * shares.accounted);
+        figures::figure(&format!("{}, sampled/accounted", shares.domain), shown);
         let off = (shares.sampled - shares.accounted).abs();
         assert!(
             off < SHARE_TOLERANCE,
