@@ -56,7 +56,7 @@ fn a_guests_code_is_told_by_domain_and_mode() {
     let report = recorder.report();
     for shares in report.shares() {
         let shown = format_args!("{:.1}/{:.1} %", 100.0 * shares.sampled, 100.0 * shares.accounted);
-        figures::figure(&format!("{}, sampled/accounted", shares.domain), shown);
+        figures::figure(format!("{}, sampled/accounted", shares.domain), shown);
         let off = (shares.sampled - shares.accounted).abs();
         assert!(
             off < SHARE_TOLERANCE,
