@@ -6,8 +6,8 @@ use std::{
 };
 
 use profile::{
-    ChainId, DomainId, EventId, Mode, PhysCpu, ProcessId, Sample,
-    recording::{Completeness, EndReason, Recorded, Recording, RecordingError},
+    ChainId, DomainId, EventId, Mode, PhysCpu, ProcessId,
+    recording::{self, Completeness, EndReason, Recorded, Recording, RecordingError},
 };
 
 use crate::{
@@ -62,16 +62,35 @@ pub struct Aggregate {
 impl Aggregate {
     /// Reads a recording through. Memory grows with its distinct call chains, not with its samples.
     pub fn of<R: Read>(recording: Recording<R>) -> Result<Self, RecordingError> {
-        let mut tallies: HashMap<Place, Tally> = HashMap::new();
+        // By place and event: numbers that are dense, so that a sample costs no look-up.
+        let mut counted: Vec<Vec<Tally>> = vec![Vec::new(); recording.header().events.len()];
         let mut sequences: BTreeMap<PhysCpu, Sequence> = BTreeMap::new();
-        let recorded = recording.for_each_sample(|sample, _| {
-            let &Sample { event, charged_to, process, mode, chain, weight, .. } = sample;
-            tallies
-                .entry(Place { event, charged_to, process, mode, chain })
-                .or_default()
-                .add(Tally { samples: 1, weight });
-            sequences.entry(sample.cpu).or_default().add(sample.sequence);
+        let recorded = recording.for_all_samples(|samples, tables| {
+            let lanes = tables.lanes();
+            counted.iter_mut().for_each(|tallies| tallies.resize(tables.places().len(), Tally::default()));
+            for ((lane, place), &weight) in
+                samples.lanes().iter().zip(samples.places()).zip(samples.weights())
+            {
+                let event = usize::from(lanes[*lane as usize].event.0);
+                counted[event][place.0 as usize].add(Tally { samples: 1, weight });
+            }
+            let mut by_lane = vec![Sequence::default(); lanes.len()];
+            for (lane, &sequence) in samples.lanes().iter().zip(samples.sequences()) {
+                by_lane[*lane as usize].add(sequence);
+            }
+            for (lane, sequence) in lanes.iter().zip(by_lane) {
+                sequences.entry(lane.cpu).or_default().join(sequence);
+            }
         })?;
+        let mut tallies = HashMap::new();
+        for (event, counted) in (0..).map(EventId).zip(counted) {
+            for (place, tally) in recorded.tables.places().iter().zip(counted) {
+                if tally.samples > 0 {
+                    let &recording::Place { charged_to, process, mode, chain } = place;
+                    tallies.insert(Place { event, charged_to, process, mode, chain }, tally);
+                }
+            }
+        }
         Ok(Self { recorded, tallies, sequences })
     }
 
@@ -170,6 +189,10 @@ impl Aggregate {
             Completeness::Torn { at_byte } => said.push(format!(
                 "the recording was not finished: it is read up to byte {at_byte}, and what its books say may be older \
                  than its last samples"
+            )),
+            Completeness::Damaged { at_byte, damage } => said.push(format!(
+                "the recording is damaged: {damage}; it is read up to byte {at_byte}, and what its books say may be \
+                 older than its last samples"
             )),
             Completeness::Whole(end) => {
                 if let EndReason::HostError(error) = &end.reason {

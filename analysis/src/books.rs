@@ -67,7 +67,7 @@ pub(crate) fn cpu_time(snapshot: Option<&Snapshot>, boots: &[DomainId]) -> Optio
 }
 
 /// The sequence numbers of the samples that one CPU has in the recording.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sequence {
     bounds: Option<(u64, u64)>,
     samples: u64,
@@ -78,6 +78,15 @@ impl Sequence {
         let (first, last) = self.bounds.unwrap_or((number, number));
         self.bounds = Some((first.min(number), last.max(number)));
         self.samples += 1;
+    }
+
+    /// Adds what was counted apart.
+    pub(crate) fn join(&mut self, other: Self) {
+        if let Some((first, last)) = other.bounds {
+            let (own_first, own_last) = self.bounds.unwrap_or((first, last));
+            self.bounds = Some((first.min(own_first), last.max(own_last)));
+            self.samples += other.samples;
+        }
     }
 
     /// How many samples are missing between the first and the last.

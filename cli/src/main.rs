@@ -7,6 +7,7 @@
 mod doctor;
 mod domains;
 mod flamegraph;
+mod info;
 mod list;
 mod quiet;
 mod record;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Record(record::Args),
     Report(report::Args),
+    Info(info::Args),
     Flamegraph(flamegraph::Args),
     Domains(domains::Args),
     List(list::Args),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Info(args) => info::run(args),
         Command::Flamegraph(args) => flamegraph::run(args),
         Command::Domains(args) => domains::run(args),
         Command::List(args) => list::run(args),

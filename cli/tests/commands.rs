@@ -96,6 +96,7 @@ fn folder() -> TempDir {
     };
     writer.snapshot(Snapshot {
         time: Time(2 * SECOND),
+        unix_ns: 0,
         cpus: vec![(PhysCpu(0), account)],
         idle_ns: 3 * SECOND,
         domains: vec![DomainTime { domain: guest, cpu_ns: SECOND / 2 }],

@@ -1,6 +1,6 @@
 //! What was taken and what was not, kept while recording.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{collections::BTreeMap, io::Write, time::SystemTime};
 
 use hv_shim::Sampling;
 use profile::{
@@ -17,6 +17,11 @@ pub(crate) struct Books {
     filtered: Vec<u64>,
     idle_before: Vec<u64>,
     idle_ns: u64,
+}
+
+/// The wall clock, in nanoseconds since 1970.
+pub(crate) fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 
 /// Sums over all CPUs.
@@ -52,6 +57,7 @@ impl Books {
         let account = |(ring, cpu): (usize, &PhysCpu)| (*cpu, self.account(ring, sampling));
         Snapshot {
             time,
+            unix_ns: unix_ns(),
             cpus: self.cpus.iter().enumerate().map(account).collect(),
             idle_ns: self.idle_ns,
             domains: domains.times(),
@@ -116,7 +122,7 @@ impl Sequences {
 
 #[cfg(test)]
 mod tests {
-    use profile::recording::{End, EndReason, Header, Host};
+    use profile::recording::{End, EndReason, Header, Host, Recording};
 
     use super::*;
 
@@ -157,6 +163,7 @@ mod tests {
             let account = CpuAccount { taken, written: 2, filtered: 4, ..CpuAccount::default() };
             let snapshot = Snapshot {
                 time: Time(0),
+                unix_ns: 0,
                 cpus: vec![(PhysCpu(0), account)],
                 idle_ns: 0,
                 domains: Vec::new(),
@@ -165,7 +172,8 @@ mod tests {
             books.check(&snapshot, &sequences, &mut writer);
             writer.flush().unwrap();
             let file = writer.finish(End { time: Time(0), reason: EndReason::Duration }).unwrap();
-            String::from_utf8_lossy(&file).contains("do not balance")
+            let recorded = Recording::read(&*file).unwrap().for_each_sample(|_, _| ()).unwrap();
+            recorded.notes.iter().any(|note| note.text.contains("do not balance"))
         };
         assert!(!noted(6));
         assert!(noted(7));

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, Write},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use hv_shim::{
@@ -17,7 +17,7 @@ use profile::{
 use symbolizer::{SymbolTable, Symbolizer};
 
 use crate::{
-    books::{Books, Sequences},
+    books::{self, Books, Sequences},
     domains::{Domains, Filter},
     guests::{Answer, Guests},
     merge::{Merger, Timed},
@@ -177,10 +177,9 @@ fn host(hypervisor: &dyn Hypervisor, options: &Options) -> Result<Host, CollectE
 }
 
 fn header(host: Host, options: &Options, sampling: &dyn Sampling) -> Header {
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Header {
         tool: options.tool.clone(),
-        started_unix_ns: unix.as_nanos() as u64,
+        started_unix_ns: books::unix_ns(),
         started: sampling.started(),
         host,
         events: sampling.events(),

@@ -99,6 +99,8 @@ pub struct DomainTime {
 pub struct Snapshot {
     /// When it was made.
     pub time: Time,
+    /// The same moment by the wall clock, in nanoseconds since 1970.
+    pub unix_ns: u64,
     /// Every CPU's books.
     pub cpus: Vec<(PhysCpu, CpuAccount)>,
     /// Nanoseconds of CPU time in which no domain ran, of all CPUs since sampling began, by the hypervisor's account.

@@ -7,7 +7,7 @@ use profile::{
     Event, EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot,
     Source, Space, Time, Uuid, VcpuId,
     recording::{
-        Completeness, Damage, End, EndReason, Header, Host, MAX_DEPTH, Note, Recorded, Recording,
+        Completeness, Damage, End, EndReason, Header, Host, MAX_DEPTH, Mark, Note, Recorded, Recording,
         RecordingError, Writer,
     },
 };
@@ -98,6 +98,7 @@ fn snapshot() -> Snapshot {
     };
     Snapshot {
         time: Time(5_000),
+        unix_ns: 1_700_000_000_000_004_000,
         cpus: vec![(PhysCpu(0), account)],
         idle_ns: 77,
         domains: vec![DomainTime { domain: GUEST, cpu_ns: 5_555 }],
@@ -140,8 +141,8 @@ fn read(bytes: &[u8]) -> Result<(Vec<Sample>, Recorded), RecordingError> {
 }
 
 fn damage(bytes: &[u8]) -> (u64, Damage) {
-    match read(bytes) {
-        Err(RecordingError::Damaged { at, damage, .. }) => (at, damage),
+    match read(bytes).unwrap().1.completeness {
+        Completeness::Damaged { at_byte, damage } => (at_byte, damage),
         other => panic!("{other:?}"),
     }
 }
@@ -182,8 +183,9 @@ fn what_was_written_is_read_back() {
 #[test]
 fn everything_is_introduced_once() {
     let (once, thrice) = (file(1), file(3));
-    let facts_again = chunks(&thrice).iter().filter(|&&at| thrice[at] == 2).count();
-    assert_eq!(facts_again, 2, "the first flush introduces everything, and the end has the domain's death");
+    let of_kind = |kind| chunks(&thrice).iter().filter(|&&at| thrice[at] == kind).count();
+    assert_eq!(of_kind(2), 2, "the first flush introduces everything, and the end has the domain's death");
+    assert_eq!(of_kind(6), 1);
     assert!(thrice.len() < 3 * once.len());
 }
 
@@ -195,12 +197,12 @@ fn a_full_buffer_is_written_without_being_asked() {
     let code = frame(&mut writer, Some("main"), 1);
     let code = writer.frame(code);
     let chain = writer.chain(Chain { caller: None, frame: code });
-    for sequence in 0..50_000 {
+    for sequence in 0..200_000 {
         writer.sample(sample(sequence, chain));
     }
     let bytes = writer.finish(END).unwrap();
     assert!(chunks(&bytes).len() > 4);
-    assert_eq!(read(&bytes).unwrap().0.len(), 50_000);
+    assert_eq!(read(&bytes).unwrap().0.len(), 200_000);
 }
 
 #[test]
@@ -242,7 +244,8 @@ fn other_files_are_told_apart() {
     assert!(matches!(read(b"\x7fELF, say"), Err(RecordingError::NotARecording { .. })));
     assert!(matches!(read(b""), Err(RecordingError::NoHeader { .. })));
     assert!(matches!(read(b"XENO"), Err(RecordingError::NoHeader { .. })));
-    assert!(matches!(read(b"XENOSCP1\x01"), Err(RecordingError::NoHeader { .. })));
+    assert!(matches!(read(b"XENOSCP2\x01"), Err(RecordingError::NoHeader { .. })));
+    assert!(matches!(read(b"XENOSCP1\x01"), Err(RecordingError::OtherVersion { found: '1', .. })));
     let error = Recording::open("/nowhere/at all.xsr").unwrap_err();
     assert_eq!(error.to_string(), "could not open /nowhere/at all.xsr");
 }
@@ -273,8 +276,11 @@ fn damage_is_told_by_place_except_at_the_end() {
 
 #[test]
 fn numbers_that_were_not_introduced_are_damage() {
-    let stray = postcard::to_stdvec(&sample(0, ChainId(5))).unwrap();
-    assert_eq!(damage(&with_last_chunk(3, &stray)).1, Damage::Unknown { what: "chain", id: 5 });
+    // One row of six columns: of lane 0, at place 5, all else 0.
+    let stray = [1, 6, 0, 1, 5, 0, 0, 0, 0];
+    assert_eq!(damage(&with_last_chunk(3, &stray)).1, Damage::Unknown { what: "place", id: 5 });
+    let stray = [1, 6, 1, 9, 0, 0, 0, 0, 0];
+    assert_eq!(damage(&with_last_chunk(3, &stray)).1, Damage::Unknown { what: "lane", id: 9 });
 
     let domains = vec![DomainTime { domain: DomainId(4), cpu_ns: 1 }];
     let stray = postcard::to_stdvec(&Snapshot { domains, ..snapshot() }).unwrap();
@@ -282,9 +288,73 @@ fn numbers_that_were_not_introduced_are_damage() {
 }
 
 #[test]
-fn chunks_of_later_versions_are_skipped() {
-    let (samples, _) = read(&with_last_chunk(77, b"what may come")).unwrap();
-    assert_eq!(samples.len(), 10);
+fn what_later_versions_add_is_skipped() {
+    for (kind, payload) in [(77, &b"what may come"[..]), (2, b"\x03\x63ab")] {
+        let (samples, recorded) = read(&with_last_chunk(kind, payload)).unwrap();
+        assert_eq!(samples.len(), 10);
+        assert!(matches!(recorded.completeness, Completeness::Torn { .. }));
+    }
+}
+
+/// The second file needs nothing of the first, and its books begin where those of the first end.
+#[test]
+fn a_recording_goes_on_in_another_file() {
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    writer.domain(guest());
+    writer.domain(Domain { id: DomainId(4), ..guest() });
+    writer.domain_gone(DomainId(4), Time(2));
+    writer.process(process());
+    let chains: Vec<ChainId> = [("main", 1), ("idle", 2), ("work", 3)]
+        .into_iter()
+        .map(|(name, address)| {
+            let code = frame(&mut writer, Some(name), address);
+            let frame = writer.frame(code);
+            writer.chain(Chain { caller: None, frame })
+        })
+        .collect();
+    writer.sample(sample(0, chains[0]));
+    writer.sample(sample(1, chains[2]));
+    writer.mark(Mark { time: Time(1_500), name: "warm".to_owned() });
+    writer.snapshot(snapshot());
+    let first = writer.continue_in(Vec::new(), Time(6_000), 77).unwrap();
+    assert!(writer.written() > 0);
+    writer.sample(sample(2, chains[2]));
+    let mut books = snapshot();
+    books.idle_ns += 5;
+    books.cpus[0].1.written += 1;
+    books.cpus[0].1.taken += 1;
+    writer.snapshot(books);
+    let second = writer.finish(END).unwrap();
+
+    let (samples, recorded) = read(&first).unwrap();
+    assert_eq!(samples.len(), 2);
+    assert_eq!(recorded.marks, [Mark { time: Time(1_500), name: "warm".to_owned() }]);
+    let end = End { time: Time(6_000), reason: EndReason::Continued };
+    assert_eq!(recorded.completeness, Completeness::Whole(end));
+    assert_eq!(recorded.snapshot, Some(snapshot()));
+
+    let (samples, recorded) = read(&second).unwrap();
+    assert_eq!(samples, [Sample { chain: ChainId(0), ..sample(2, chains[2]) }]);
+    assert_eq!((recorded.header.started, recorded.header.started_unix_ns), (Time(6_000), 77));
+    let innermost = recorded.tables.frames(ChainId(0)).next().unwrap();
+    assert_eq!(recorded.tables.name(innermost.function.unwrap()), "work");
+    assert_eq!(recorded.tables.process(PROCESS), &process());
+    assert_eq!(recorded.tables.domains().collect::<Vec<_>>(), [&guest()]);
+    let books = recorded.snapshot.unwrap();
+    let account = &books.cpus[0].1;
+    assert_eq!((books.idle_ns, account.written, account.taken, account.lost_total()), (5, 1, 1, 0));
+    assert_eq!(books.domains, [DomainTime { domain: GUEST, cpu_ns: 0 }]);
+}
+
+#[test]
+fn what_nobody_refers_to_is_not_written() {
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    writer.domain(guest());
+    writer.process(process());
+    frame(&mut writer, Some("never_sampled"), 1);
+    let (_, recorded) = read(&writer.finish(END).unwrap()).unwrap();
+    assert_eq!(recorded.tables.places(), []);
+    assert_eq!(recorded.tables.domain(GUEST), &guest());
 }
 
 /// A recording that ends with this chunk, correctly framed, instead of its end.
@@ -317,7 +387,8 @@ impl io::Write for SmallDisk {
 
 #[test]
 fn after_a_failed_write_nothing_is_written() {
-    let mut writer = Writer::new(SmallDisk(4_096), &header()).unwrap();
+    let header_only = Writer::new(Vec::new(), &header()).unwrap().written();
+    let mut writer = Writer::new(SmallDisk(header_only as usize + 40), &header()).unwrap();
     writer.domain(guest());
     writer.process(process());
     writer.note(Note { time: Time(1), text: "x".repeat(1 << 20) });
@@ -351,13 +422,14 @@ proptest! {
         let whole = read(&bytes).unwrap().0;
         let at = at % bytes.len();
         bytes[at] ^= flip;
+        // What the magic, the version or the header say is not to be had without them.
         if let Ok((samples, _)) = read(&bytes) {
             prop_assert_eq!(&samples[..], &whole[..samples.len()]);
         }
     }
 
     #[test]
-    fn hostile_payloads_never_panic(kind in 2u8..6, payload in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn hostile_payloads_never_panic(kind in 2u8..7, payload in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = read(&with_last_chunk(kind, &payload));
     }
 }

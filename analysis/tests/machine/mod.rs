@@ -115,6 +115,7 @@ impl Machine {
     pub(crate) fn books(&mut self, account: CpuAccount, times: &[(DomainId, u64)]) {
         self.writer.snapshot(Snapshot {
             time: Time(110 * SECOND),
+            unix_ns: 0,
             cpus: vec![(PhysCpu(0), account)],
             idle_ns: 3 * SECOND,
             domains: times.iter().map(|&(domain, cpu_ns)| DomainTime { domain, cpu_ns }).collect(),

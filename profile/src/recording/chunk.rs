@@ -1,14 +1,29 @@
 //! Chunks: the framing that tells whole data from torn and damaged data.
 
-use std::io::{self, Read};
+use std::{
+    fmt,
+    io::{self, Read},
+};
 
 use super::{Damage, RecordingError};
 
-/// The first bytes of every recording.
-pub(super) const MAGIC: [u8; 8] = *b"XENOSCP1";
+/// The first bytes of every recording; then comes the version, a digit.
+const MAGIC: [u8; 7] = *b"XENOSCP";
 
-/// No payload is longer, so that a damaged length cannot make a reader ask for all memory.
+/// The version that is written, and the last that is read. There was no release with version 1.
+pub(super) const VERSION: u8 = b'2';
+
+/// No payload is longer, packed or not, so that a damaged length cannot make a reader ask for all memory.
 pub(super) const MAX_PAYLOAD: u32 = 16 << 20;
+
+/// A payload is packed if this bit is set in the second byte of its chunk's head.
+const PACKED: u8 = 1;
+
+/// What packs payloads: of zstd's levels the one after which files hardly become smaller.
+const LEVEL: i32 = 3;
+
+/// Shorter payloads are not worth packing.
+const MIN_PACKED: usize = 128;
 
 const HEAD: usize = 12;
 /// The part of the head that the checksum covers.
@@ -22,6 +37,7 @@ pub(super) enum Kind {
     Samples,
     Snapshot,
     End,
+    Entries,
     /// Something that a later version adds.
     Other(u8),
 }
@@ -34,6 +50,7 @@ impl Kind {
             3 => Self::Samples,
             4 => Self::Snapshot,
             5 => Self::End,
+            6 => Self::Entries,
             other => Self::Other(other),
         }
     }
@@ -45,27 +62,63 @@ impl Kind {
             Self::Samples => 3,
             Self::Snapshot => 4,
             Self::End => 5,
+            Self::Entries => 6,
             Self::Other(other) => other,
         }
     }
 }
 
-/// Appends a chunk to `out`; a payload that no reader would take is an error.
-pub(super) fn append(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) -> io::Result<()> {
-    let length =
-        u32::try_from(payload.len()).ok().filter(|&length| length <= MAX_PAYLOAD).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} bytes do not fit into one chunk", payload.len()),
-            )
+/// Puts chunks together.
+pub(super) struct Packer(zstd::bulk::Compressor<'static>);
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Packer")
+    }
+}
+
+impl Packer {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        // The chunk has a checksum, and says how long the payload is.
+        compressor.include_checksum(false)?;
+        compressor.include_contentsize(false)?;
+        Ok(Self(compressor))
+    }
+
+    /// Appends a chunk to `out`; a payload that no reader would take is an error.
+    pub(super) fn append(&mut self, out: &mut Vec<u8>, kind: Kind, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).ok().filter(|&length| length <= MAX_PAYLOAD);
+        let length = length.ok_or_else(|| {
+            let text = format!("{} bytes do not fit into one chunk", payload.len());
+            io::Error::new(io::ErrorKind::InvalidInput, text)
         })?;
+        if payload.len() >= MIN_PACKED {
+            let mut packed = length.to_le_bytes().to_vec();
+            packed.extend(self.0.compress(payload)?);
+            if packed.len() < payload.len() {
+                frame(out, kind, PACKED, &packed);
+                return Ok(());
+            }
+        }
+        frame(out, kind, 0, payload);
+        Ok(())
+    }
+}
+
+fn frame(out: &mut Vec<u8>, kind: Kind, flags: u8, payload: &[u8]) {
     let mut covered = [0; COVERED];
     covered[0] = kind.to_byte();
-    covered[4..].copy_from_slice(&length.to_le_bytes());
+    covered[1] = flags;
+    covered[4..].copy_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&covered);
     out.extend_from_slice(&checksum(&covered, payload).to_le_bytes());
     out.extend_from_slice(payload);
-    Ok(())
+}
+
+/// What every file begins with.
+pub(super) fn magic() -> Vec<u8> {
+    [&MAGIC[..], &[VERSION]].concat()
 }
 
 fn checksum(covered: &[u8], payload: &[u8]) -> u32 {
@@ -84,6 +137,8 @@ pub(super) enum Next {
     EndOfFile,
     /// The beginning of a chunk that was never finished.
     Torn,
+    /// Bytes that are not those that were written; nothing behind them can be read.
+    Damaged(Damage),
 }
 
 /// Reads one chunk after the other, holding one at a time.
@@ -94,21 +149,24 @@ pub(super) struct ChunkReader<R> {
     at: u64,
     next_at: u64,
     payload: Vec<u8>,
+    unpacked: Vec<u8>,
 }
 
 impl<R: Read> ChunkReader<R> {
     /// Checks the magic.
     pub(super) fn new(input: R, file: String) -> Result<Self, RecordingError> {
-        let mut reader = Self { input, file, at: 0, next_at: 0, payload: Vec::new() };
-        let mut magic = [0; MAGIC.len()];
-        let length = reader.fill(&mut magic)?;
-        let file = || reader.file.clone();
-        match magic {
-            MAGIC => Ok(reader),
-            _ if length < MAGIC.len() && MAGIC.starts_with(&magic[..length]) => {
-                Err(RecordingError::NoHeader { file: file() })
-            }
-            _ => Err(RecordingError::NotARecording { file: file() }),
+        let mut reader = Self { input, file, at: 0, next_at: 0, payload: Vec::new(), unpacked: Vec::new() };
+        let mut start = [0; MAGIC.len() + 1];
+        let length = reader.fill(&mut start)?;
+        let file = reader.file.clone();
+        let (magic, version) = start.split_at(MAGIC.len());
+        if length < start.len() && MAGIC.starts_with(&start[..length.min(MAGIC.len())]) {
+            return Err(RecordingError::NoHeader { file });
+        }
+        match version[0] {
+            _ if magic != MAGIC => Err(RecordingError::NotARecording { file }),
+            VERSION => Ok(reader),
+            found => Err(RecordingError::OtherVersion { file, found: char::from(found) }),
         }
     }
 
@@ -124,7 +182,7 @@ impl<R: Read> ChunkReader<R> {
         let (covered, sum) = head.split_at(COVERED);
         let length = u32::from_le_bytes([covered[4], covered[5], covered[6], covered[7]]);
         if length > MAX_PAYLOAD {
-            return Err(self.damaged(Damage::Oversized(length)));
+            return Ok(Next::Damaged(Damage::Oversized(length)));
         }
         // Memory grows with the bytes that are there, not with those that the head promises.
         self.payload.clear();
@@ -138,10 +196,32 @@ impl<R: Read> ChunkReader<R> {
             // The last chunk may have been on its way to the disk when the machine stopped.
             return match self.fill(&mut [0])? {
                 0 => Ok(Next::Torn),
-                _ => Err(self.damaged(Damage::Checksum)),
+                _ => Ok(Next::Damaged(Damage::Checksum)),
             };
         }
+        match covered[1] {
+            0 => {}
+            PACKED => {
+                if self.unpack().is_none() {
+                    return Ok(Next::Damaged(Damage::Packing));
+                }
+            }
+            _ => return Ok(Next::Damaged(Damage::Packing)),
+        }
         Ok(Next::Chunk(Kind::from_byte(covered[0])))
+    }
+
+    fn unpack(&mut self) -> Option<()> {
+        let (length, packed) = self.payload.split_first_chunk()?;
+        let length = Some(u32::from_le_bytes(*length)).filter(|&length| length <= MAX_PAYLOAD)? as usize;
+        self.unpacked.clear();
+        self.unpacked.resize(length, 0);
+        let unpacked = zstd::bulk::decompress_to_buffer(packed, &mut self.unpacked);
+        if unpacked.ok()? != length {
+            return None;
+        }
+        std::mem::swap(&mut self.payload, &mut self.unpacked);
+        Some(())
     }
 
     /// The payload of the chunk that was read last.

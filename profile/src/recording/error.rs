@@ -24,10 +24,21 @@ pub enum RecordingError {
         source: io::Error,
     },
     /// The file is something else.
-    #[error("{file} is not a recording: it does not start with \"XENOSCP1\"")]
+    #[error("{file} is not a recording: it does not start with \"XENOSCP\"")]
     NotARecording {
         /// The file.
         file: String,
+    },
+    /// The file is of a version that this program does not read.
+    #[error(
+        "{file} is a recording of version {found}, and this program reads version 2: read it with the program that \
+         made it, or a newer one"
+    )]
+    OtherVersion {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: char,
     },
     /// The file ends before it says anything.
     #[error("{file} is cut before the end of its header: it holds no samples")]
@@ -35,7 +46,7 @@ pub enum RecordingError {
         /// The file.
         file: String,
     },
-    /// The file contradicts itself.
+    /// The file does not even say how it was made.
     #[error("{file} is damaged at byte {at}: {damage}")]
     Damaged {
         /// The file.
@@ -59,6 +70,12 @@ pub enum Damage {
     /// It claims to be longer than any chunk may be.
     #[error("a chunk claims to have {0} bytes")]
     Oversized(u32),
+    /// What its payload was packed from is not to be had.
+    #[error("a chunk cannot be unpacked")]
+    Packing,
+    /// A table in it is none.
+    #[error("a table of numbers cannot be decoded: {0}")]
+    Columns(&'static str),
     /// Its payload is not an encoding of what its kind says.
     #[error("{what} cannot be decoded ({cause})")]
     Undecodable {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Chain, Domain, DomainId, Event, Frame, Process, Time};
+use crate::{
+    Chain, ChainId, Domain, DomainId, Event, EventId, Frame, Mode, PhysCpu, Process, ProcessId, Time,
+};
 
 /// How a recording was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,16 +54,67 @@ pub enum Fact {
         /// Since when.
         at: Time,
     },
+    /// A process is there, or is known better than before.
+    Process(Process),
+    /// A remark.
+    Note(Note),
+    /// A moment that the user named.
+    Mark(Mark),
+}
+
+impl Fact {
+    /// How many kinds of them this version knows.
+    pub(super) const KINDS: u8 = 5;
+}
+
+/// The next of each kind of thing that samples refer to by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
     /// The next [`NameId`](crate::NameId).
-    Name(String),
+    Name(Box<str>),
     /// The next [`FrameId`](crate::FrameId).
     Frame(Frame),
     /// The next [`ChainId`](crate::ChainId).
     Chain(Chain),
-    /// A remark.
-    Note(Note),
-    /// A process is there, or is known better than before.
-    Process(Process),
+    /// The next [`PlaceId`].
+    Place(Place),
+    /// The next lane.
+    Lane(Lane),
+}
+
+/// What equal samples have in common: where, and on whose behalf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// See [`Sample::charged_to`](crate::Sample::charged_to).
+    pub charged_to: Option<DomainId>,
+    /// See [`Sample::process`](crate::Sample::process).
+    pub process: Option<ProcessId>,
+    /// See [`Sample::mode`](crate::Sample::mode).
+    pub mode: Mode,
+    /// See [`Sample::chain`](crate::Sample::chain).
+    pub chain: ChainId,
+}
+
+/// The number of a place in the order in which the recording introduces them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlaceId(pub u32);
+
+/// One event on one CPU: its samples follow each other in time, and so are stored as differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// Where.
+    pub cpu: PhysCpu,
+    /// Of what.
+    pub event: EventId,
+}
+
+/// A moment that the user named: `xenoscope mark`. It begins a phase, which the next one ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// When.
+    pub time: Time,
+    /// What the user calls it: untrusted text.
+    pub name: String,
 }
 
 /// Something that whoever reads a report must be told.
@@ -93,4 +146,8 @@ pub enum EndReason {
     Interrupted,
     /// The host could not go on sampling.
     HostError(String),
+    /// The file is as large as it may be; another one goes on where this one ends.
+    Continued,
+    /// The file is as large as it may be.
+    Full,
 }

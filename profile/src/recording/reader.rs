@@ -11,8 +11,9 @@ use serde::Deserialize;
 use crate::{Sample, Snapshot, Time};
 
 use super::{
-    Damage, End, Fact, Header, Note, RecordingError, Tables,
+    Damage, End, Entry, Fact, Header, Mark, Note, RecordingError, Samples, Tables,
     chunk::{ChunkReader, Kind, Next},
+    columns, entries, samples,
 };
 
 /// A recording whose header has been read, and whose samples wait to be.
@@ -20,6 +21,8 @@ use super::{
 pub struct Recording<R> {
     header: Header,
     chunks: ChunkReader<R>,
+    entries: entries::Decoder,
+    samples: samples::Decoder,
 }
 
 impl Recording<BufReader<File>> {
@@ -45,9 +48,11 @@ impl<R: Read> Recording<R> {
             Next::Chunk(Kind::Header) => {}
             Next::Chunk(_) => return Err(chunks.damaged(Damage::MisplacedHeader)),
             Next::EndOfFile | Next::Torn => return Err(chunks.no_header()),
+            Next::Damaged(damage) => return Err(chunks.damaged(damage)),
         }
-        let header = decode("the header", &mut chunks.payload()).map_err(|damage| chunks.damaged(damage))?;
-        Ok(Self { header, chunks })
+        let header = decode("the header", chunks.payload()).map_err(|damage| chunks.damaged(damage))?;
+        let (entries, samples) = Default::default();
+        Ok(Self { header, chunks, entries, samples })
     }
 
     /// How the recording was made.
@@ -55,30 +60,63 @@ impl<R: Read> Recording<R> {
         &self.header
     }
 
-    /// Reads what the recording tells next; [`Told::End`] or [`Told::Cut`] is the last.
+    /// Reads what the recording tells next; after [`Told::End`], [`Told::Cut`] and [`Told::Damage`] nothing follows.
     ///
     /// Nothing of it is checked against what was told before: [`Recorded::take`] does that. Where the input waits for
     /// what is still being written, so does this.
     pub fn read_next(&mut self) -> Result<Told, RecordingError> {
-        let kind = match self.chunks.next()? {
-            Next::Chunk(kind) => kind,
-            Next::EndOfFile | Next::Torn => return Ok(Told::Cut { at_byte: self.chunks.at() }),
+        let told = match self.chunks.next()? {
+            Next::Chunk(kind) => self.decode(kind),
+            Next::EndOfFile | Next::Torn => Ok(Told::Cut { at_byte: self.chunks.at() }),
+            Next::Damaged(damage) => Err(damage),
         };
-        Told::decode(kind, self.chunks.payload()).map_err(|damage| self.chunks.damaged(damage))
+        Ok(told.unwrap_or_else(|damage| Told::Damage { at_byte: self.chunks.at(), damage }))
+    }
+
+    fn decode(&mut self, kind: Kind) -> Result<Told, Damage> {
+        let payload = self.chunks.payload();
+        Ok(match kind {
+            Kind::Header => return Err(Damage::MisplacedHeader),
+            Kind::Facts => Told::Facts(decode_facts(payload)?),
+            Kind::Entries => {
+                let entries = self.entries.take(payload)?;
+                for entry in &entries {
+                    if let Entry::Lane(lane) = entry {
+                        self.samples.lane(*lane, &self.header.events);
+                    }
+                }
+                Told::Entries(entries)
+            }
+            Kind::Samples => Told::Samples(self.samples.take(payload)?),
+            Kind::Snapshot => Told::Snapshot(decode("a snapshot", payload)?),
+            Kind::End => Told::End(decode("the end", payload)?),
+            Kind::Other(_) => Told::Other,
+        })
     }
 
     /// Shows every sample in the order of the file, and returns the rest of what the recording says.
     ///
     /// One chunk is held in memory at a time, and the tables, which grow with what was introduced so far.
     pub fn for_each_sample(
-        mut self,
+        self,
         mut visit: impl FnMut(&Sample, &Tables),
+    ) -> Result<Recorded, RecordingError> {
+        self.for_all_samples(|samples, tables| samples.iter(tables).for_each(|sample| visit(&sample, tables)))
+    }
+
+    /// As [`for_each_sample`](Self::for_each_sample), but shows as many samples at a time as the file has together.
+    pub fn for_all_samples(
+        mut self,
+        mut visit: impl FnMut(&Samples, &Tables),
     ) -> Result<Recorded, RecordingError> {
         let mut recorded = Recorded::new(self.header.clone());
         loop {
             let told = self.read_next()?;
-            let is_last = told.is_last();
-            recorded.take(told, &mut visit).map_err(|damage| self.chunks.damaged(damage))?;
+            let mut is_last = told.is_last();
+            if let Err(damage) = recorded.take(told, &mut visit) {
+                recorded.completeness = Completeness::Damaged { at_byte: self.chunks.at(), damage };
+                is_last = true;
+            }
             if is_last {
                 return Ok(recorded);
             }
@@ -89,10 +127,12 @@ impl<R: Read> Recording<R> {
 /// A piece of what a recording tells, in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
-    /// What later samples refer to.
+    /// What happened.
     Facts(Vec<Fact>),
+    /// What later samples refer to.
+    Entries(Vec<Entry>),
     /// Samples.
-    Samples(Vec<Sample>),
+    Samples(Samples),
     /// The books, replacing those before.
     Snapshot(Snapshot),
     /// The recording was finished: nothing follows.
@@ -102,6 +142,13 @@ pub enum Told {
         /// The length of the part that was read.
         at_byte: u64,
     },
+    /// The file is damaged: nothing that follows can be read.
+    Damage {
+        /// The length of the part that was read.
+        at_byte: u64,
+        /// What is wrong there.
+        damage: Damage,
+    },
     /// Something that a later version adds.
     Other,
 }
@@ -109,18 +156,7 @@ pub enum Told {
 impl Told {
     /// Whether nothing follows.
     pub fn is_last(&self) -> bool {
-        matches!(self, Self::End(_) | Self::Cut { .. })
-    }
-
-    fn decode(kind: Kind, mut payload: &[u8]) -> Result<Self, Damage> {
-        Ok(match kind {
-            Kind::Header => return Err(Damage::MisplacedHeader),
-            Kind::Facts => Self::Facts(decode_all("a fact", payload)?),
-            Kind::Samples => Self::Samples(decode_all("a sample", payload)?),
-            Kind::Snapshot => Self::Snapshot(decode("a snapshot", &mut payload)?),
-            Kind::End => Self::End(decode("the end", &mut payload)?),
-            Kind::Other(_) => Self::Other,
-        })
+        matches!(self, Self::End(_) | Self::Cut { .. } | Self::Damage { .. })
     }
 }
 
@@ -133,6 +169,8 @@ pub struct Recorded {
     pub tables: Tables,
     /// What its reader must be told.
     pub notes: Vec<Note>,
+    /// The moments that the user named, in the order of their times.
+    pub marks: Vec<Mark>,
     /// The last books.
     pub snapshot: Option<Snapshot>,
     /// The moment up to which it tells of the machine.
@@ -149,28 +187,24 @@ impl Recorded {
             header,
             tables: Tables::default(),
             notes: Vec::new(),
+            marks: Vec::new(),
             snapshot: None,
             completeness: Completeness::Torn { at_byte: 0 },
         }
     }
 
     /// Takes in what the recording told next, and shows its samples. All that it refers to must have been told before.
-    pub fn take(&mut self, told: Told, mut visit: impl FnMut(&Sample, &Tables)) -> Result<(), Damage> {
+    pub fn take(&mut self, told: Told, mut visit: impl FnMut(&Samples, &Tables)) -> Result<(), Damage> {
         match told {
-            Told::Facts(facts) => {
-                for fact in facts {
-                    match fact {
-                        Fact::Note(note) => self.notes.push(note),
-                        fact => self.tables.learn(fact)?,
-                    }
-                }
+            Told::Facts(facts) => facts.into_iter().try_for_each(|fact| self.learn(fact))?,
+            Told::Entries(entries) => {
+                let events = self.header.events.len();
+                entries.into_iter().try_for_each(|entry| self.tables.enter(entry, events))?;
             }
             Told::Samples(samples) => {
-                for sample in &samples {
-                    self.tables.check_sample(sample, self.header.events.len())?;
-                    self.until = self.until.max(sample.time);
-                    visit(sample, &self.tables);
-                }
+                self.tables.check_samples(&samples)?;
+                self.until = samples.times().iter().fold(self.until, |until, &time| until.max(time));
+                visit(&samples, &self.tables);
             }
             Told::Snapshot(snapshot) => {
                 self.tables.check_times(&snapshot.domains)?;
@@ -182,7 +216,22 @@ impl Recorded {
                 self.completeness = Completeness::Whole(end);
             }
             Told::Cut { at_byte } => self.completeness = Completeness::Torn { at_byte },
+            Told::Damage { at_byte, damage } => {
+                self.completeness = Completeness::Damaged { at_byte, damage };
+            }
             Told::Other => {}
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, fact: Fact) -> Result<(), Damage> {
+        match fact {
+            Fact::Note(note) => self.notes.push(note),
+            Fact::Mark(mark) => {
+                let place = self.marks.partition_point(|earlier| earlier.time <= mark.time);
+                self.marks.insert(place, mark);
+            }
+            fact => self.tables.learn(fact)?,
         }
         Ok(())
     }
@@ -198,21 +247,30 @@ pub enum Completeness {
         /// The length of the part that was read.
         at_byte: u64,
     },
+    /// The file is damaged: what lies before this byte is all that can be read.
+    Damaged {
+        /// The length of the part that was read.
+        at_byte: u64,
+        /// What is wrong there.
+        damage: Damage,
+    },
 }
 
-/// Decodes values up to the end of `bytes`.
-fn decode_all<T: for<'a> Deserialize<'a>>(what: &'static str, mut bytes: &[u8]) -> Result<Vec<T>, Damage> {
-    let mut values = Vec::new();
+/// Decodes facts, each of which says its length, so that those of later versions can be left out.
+fn decode_facts(mut bytes: &[u8]) -> Result<Vec<Fact>, Damage> {
+    let mut facts = Vec::new();
     while !bytes.is_empty() {
-        values.push(decode(what, &mut bytes)?);
+        let length = columns::take_number(&mut bytes)?;
+        let fact = columns::take_bytes(&mut bytes, usize::try_from(length).unwrap_or(usize::MAX))?;
+        if fact.first().is_some_and(|&kind| kind < Fact::KINDS) {
+            facts.push(decode("a fact", fact)?);
+        }
     }
-    Ok(values)
+    Ok(facts)
 }
 
-/// Decodes one value from the front of `bytes`.
-fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &mut &'a [u8]) -> Result<T, Damage> {
-    let (value, rest) =
-        postcard::take_from_bytes(bytes).map_err(|cause| Damage::Undecodable { what, cause })?;
-    *bytes = rest;
-    Ok(value)
+/// Decodes one value; what a later version has added behind it is not looked at.
+fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, Damage> {
+    let decoded = postcard::take_from_bytes(bytes).map_err(|cause| Damage::Undecodable { what, cause });
+    Ok(decoded?.0)
 }

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, iter};
 
 use crate::{
-    Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Process, ProcessId,
-    Sample, Space, Time,
+    Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Process, ProcessId, Space,
+    Time,
 };
 
-use super::{Damage, Fact};
+use super::{Damage, Entry, Fact, Lane, Place, PlaceId, Samples};
 
 /// No chain has more frames. A longer one would make the work of a reader grow with the square of the file.
 pub const MAX_DEPTH: u16 = 1024;
@@ -24,6 +24,8 @@ pub struct Tables {
     frames: Vec<Frame>,
     chains: Vec<Chain>,
     depths: Vec<u16>,
+    places: Vec<Place>,
+    lanes: Vec<Lane>,
 }
 
 impl Tables {
@@ -62,6 +64,21 @@ impl Tables {
         self.chains[id.0 as usize]
     }
 
+    /// What samples of a place have in common.
+    pub fn place(&self, id: PlaceId) -> Place {
+        self.places[id.0 as usize]
+    }
+
+    /// All places, by their numbers.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// All lanes, by their numbers.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
     /// The frames of a call chain, innermost first.
     pub fn frames(&self, id: ChainId) -> impl Iterator<Item = &Frame> {
         iter::successors(Some(self.chain(id)), |link| link.caller.map(|caller| self.chain(caller)))
@@ -82,8 +99,17 @@ impl Tables {
                 self.check_domain(process.domain)?;
                 self.processes.insert(process.id, process);
             }
-            Fact::Name(name) => self.names.push(name.into()),
-            Fact::Frame(frame) => {
+            // They are not referred to; the reader keeps them.
+            Fact::Note(_) | Fact::Mark(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Enters what comes next of its kind, if all that it refers to is known.
+    pub(super) fn enter(&mut self, entry: Entry, events: usize) -> Result<(), Damage> {
+        match entry {
+            Entry::Name(name) => self.names.push(name),
+            Entry::Frame(frame) => {
                 match frame.space {
                     Space::Hypervisor => {}
                     Space::Kernel(domain) => self.check_domain(domain)?,
@@ -97,7 +123,7 @@ impl Tables {
                 }
                 self.frames.push(frame);
             }
-            Fact::Chain(chain) => {
+            Entry::Chain(chain) => {
                 check("frame", chain.frame.0, self.frames.len())?;
                 let depth = match chain.caller {
                     None => 1,
@@ -112,21 +138,31 @@ impl Tables {
                 self.chains.push(chain);
                 self.depths.push(depth);
             }
-            // Notes are not referred to; the reader keeps them.
-            Fact::Note(_) => {}
+            Entry::Place(place) => {
+                check("chain", place.chain.0, self.chains.len())?;
+                place.charged_to.map_or(Ok(()), |domain| self.check_domain(domain))?;
+                place.process.map_or(Ok(()), |process| self.check_process(process))?;
+                self.places.push(place);
+            }
+            Entry::Lane(lane) => {
+                let EventId(event) = lane.event;
+                check("event", event.into(), events)?;
+                self.lanes.push(lane);
+            }
         }
         Ok(())
     }
 
-    /// Checks that all that a sample refers to is known.
-    pub(super) fn check_sample(&self, sample: &Sample, events: usize) -> Result<(), Damage> {
-        let EventId(event) = sample.event;
-        check("event", event.into(), events)?;
-        check("chain", sample.chain.0, self.chains.len())?;
-        for domain in [sample.charged_to, sample.vcpu.map(|vcpu| vcpu.domain)].into_iter().flatten() {
-            self.check_domain(domain)?;
+    /// Checks that all that samples refer to is known.
+    pub(super) fn check_samples(&self, samples: &Samples) -> Result<(), Damage> {
+        let largest = |numbers: &mut dyn Iterator<Item = u32>| numbers.max();
+        if let Some(place) = largest(&mut samples.places().iter().map(|place| place.0)) {
+            check("place", place, self.places.len())?;
         }
-        sample.process.map_or(Ok(()), |process| self.check_process(process))
+        match largest(&mut samples.lanes().iter().copied()) {
+            Some(lane) => check("lane", lane, self.lanes.len()),
+            None => Ok(()),
+        }
     }
 
     /// Checks that the domains of a snapshot are known.

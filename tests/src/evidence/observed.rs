@@ -82,7 +82,7 @@ impl Observed {
     pub fn end(&self) -> &EndReason {
         match &self.recorded.completeness {
             Completeness::Whole(end) => &end.reason,
-            Completeness::Torn { at_byte } => panic!("the recording is cut at byte {at_byte}"),
+            other => panic!("the recording is not whole: {other:?}"),
         }
     }
 

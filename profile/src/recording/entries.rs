@@ -1,0 +1,254 @@
+//! Names, frames, chains, places and lanes as columns, each as it differs from what those before it let expect.
+
+use std::collections::hash_map;
+
+use crate::{
+    Chain, ChainId, CodeAddress, DomainId, EventId, Frame, FrameId, ImageOffset, Mode, NameId, PhysCpu,
+    ProcessId, Space,
+};
+
+use super::{
+    Damage, Entry, Lane, Place,
+    columns::{append, difference, differing, optional, take, take_bytes, take_optional, take_u32},
+};
+
+/// Quick, and keyed at random: guests choose what is in it.
+type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
+
+/// What was introduced since the last chunk, encoded.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    expected: Expected,
+    texts: Vec<u8>,
+    names: Vec<u64>,
+    frames: [Vec<u64>; 7],
+    chains: [Vec<u64>; 2],
+    places: [Vec<u64>; 4],
+    lanes: [Vec<u64>; 2],
+}
+
+/// What encoder and decoder know alike.
+#[derive(Debug, Default)]
+struct Expected {
+    /// Where a module lies in a space.
+    bases: HashMap<(Space, Option<NameId>), u64>,
+    /// Where a function begins in its module.
+    starts: HashMap<(Option<NameId>, Option<NameId>), u64>,
+    domain: u64,
+    process: u64,
+    /// How many chains there are.
+    chains: u64,
+    /// The frame that the next chain will most likely be of, and the chain and process of the next place.
+    frame: u64,
+    chain: u64,
+    current: u64,
+}
+
+impl Expected {
+    /// Where the function (without one, the module) of a frame will most likely begin.
+    fn start(&self, space: Space, module: Option<NameId>, function: Option<NameId>) -> u64 {
+        let base = self.bases.get(&(space, module)).copied().unwrap_or(0);
+        base.wrapping_add(self.starts.get(&(module, function)).copied().unwrap_or(0))
+    }
+
+    /// Learns where it does begin.
+    fn learn(&mut self, space: Space, module: Option<NameId>, function: Option<NameId>, start: u64) {
+        match (self.bases.entry((space, module)), self.starts.entry((module, function))) {
+            (hash_map::Entry::Occupied(base), hash_map::Entry::Vacant(within)) => {
+                within.insert(start.wrapping_sub(*base.get()));
+            }
+            (hash_map::Entry::Vacant(base), within) => {
+                base.insert(start.wrapping_sub(*within.or_insert(0)));
+            }
+            (hash_map::Entry::Occupied(_), hash_map::Entry::Occupied(_)) => {}
+        }
+    }
+}
+
+impl Encoder {
+    /// How many rows there are, and bytes of text.
+    pub(super) fn size(&self) -> usize {
+        let rows = [&self.names, &self.frames[0], &self.chains[0], &self.places[0], &self.lanes[0]];
+        self.texts.len().max(rows.into_iter().map(Vec::len).max().unwrap_or(0))
+    }
+
+    pub(super) fn name(&mut self, name: &str) {
+        self.names.push(name.len() as u64);
+        self.texts.extend_from_slice(name.as_bytes());
+    }
+
+    pub(super) fn frame(&mut self, frame: Frame) {
+        let Frame { space, address, function, module, offset } = frame;
+        let (space_tag, domain, process) = match space {
+            Space::Hypervisor => (0, None, None),
+            Space::Kernel(domain) => (1, Some(domain), None),
+            Space::User(domain, process) => (2, Some(domain), Some(process)),
+        };
+        let is_return = matches!(address, CodeAddress::ReturnAddress(_));
+        let expected = &mut self.expected;
+        let domain = domain.map_or(expected.domain, |DomainId(id)| id.into());
+        let process = process.map_or(expected.process, |ProcessId(id)| id.into());
+        let start = address.raw().wrapping_sub(offset.0);
+        let row = [
+            space_tag * 2 + u64::from(is_return),
+            difference(domain, expected.domain),
+            difference(process, expected.process),
+            optional(module.map(|name| name.0)),
+            optional(function.map(|name| name.0)),
+            offset.0,
+            difference(start, expected.start(space, module, function)),
+        ];
+        expected.learn(space, module, function, start);
+        (expected.domain, expected.process) = (domain, process);
+        push(&mut self.frames, row);
+    }
+
+    pub(super) fn chain(&mut self, Chain { caller, frame }: Chain) {
+        let expected = &mut self.expected;
+        let up = caller.map_or(0, |caller| expected.chains - u64::from(caller.0));
+        push(&mut self.chains, [up, difference(frame.0.into(), expected.frame)]);
+        expected.chains += 1;
+        expected.frame = u64::from(frame.0) + 1;
+    }
+
+    pub(super) fn place(&mut self, place: Place) {
+        let expected = &mut self.expected;
+        let process = optional(place.process.map(|id| id.0));
+        let row = [
+            optional(place.charged_to.map(|id| id.0)),
+            difference(process, expected.current),
+            Mode::ALL.iter().position(|&mode| mode == place.mode).expect("all modes are there") as u64,
+            difference(place.chain.0.into(), expected.chain),
+        ];
+        (expected.current, expected.chain) = (process, u64::from(place.chain.0) + 1);
+        push(&mut self.places, row);
+    }
+
+    pub(super) fn lane(&mut self, Lane { cpu, event }: Lane) {
+        push(&mut self.lanes, [cpu.0.into(), event.0.into()]);
+    }
+
+    /// Appends the payload of a chunk, if there is anything to say.
+    pub(super) fn drain_into(&mut self, out: &mut Vec<u8>) {
+        if self.size() == 0 {
+            return;
+        }
+        append(out, [&self.names]);
+        out.extend_from_slice(&self.texts);
+        append(out, self.frames.each_ref().map(Vec::as_slice));
+        append(out, self.chains.each_ref().map(Vec::as_slice));
+        append(out, self.places.each_ref().map(Vec::as_slice));
+        append(out, self.lanes.each_ref().map(Vec::as_slice));
+        self.texts.clear();
+        let columns = [&mut self.names].into_iter();
+        let columns = columns.chain(&mut self.frames).chain(&mut self.chains);
+        columns.chain(&mut self.places).chain(&mut self.lanes).for_each(Vec::clear);
+    }
+}
+
+fn push<const N: usize>(columns: &mut [Vec<u64>; N], row: [u64; N]) {
+    columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+}
+
+/// Decodes chunk after chunk.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    expected: Expected,
+}
+
+impl Decoder {
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<Vec<Entry>, Damage> {
+        let bytes = &mut bytes;
+        let mut entries = Vec::new();
+        self.take_names(bytes, &mut entries)?;
+        self.take_frames(bytes, &mut entries)?;
+        self.take_chains(bytes, &mut entries)?;
+        self.take_places(bytes, &mut entries)?;
+        let (rows, [cpus, events]) = take(bytes)?;
+        for row in 0..rows {
+            let event =
+                u16::try_from(events[row]).map_err(|_| Damage::Columns("an event has no such number"))?;
+            let cpu = PhysCpu(take_u32(cpus[row])?);
+            entries.push(Entry::Lane(Lane { cpu, event: EventId(event) }));
+        }
+        Ok(entries)
+    }
+
+    fn take_names(&mut self, bytes: &mut &[u8], entries: &mut Vec<Entry>) -> Result<(), Damage> {
+        let (_, [lengths]) = take(bytes)?;
+        let whole = lengths.iter().fold(0, |sum: u64, &length| sum.saturating_add(length));
+        let mut texts = take_bytes(bytes, usize::try_from(whole).unwrap_or(usize::MAX))?;
+        for length in lengths {
+            let text = take_bytes(&mut texts, length as usize)?;
+            let name = std::str::from_utf8(text).map_err(|_| Damage::Columns("a name is not UTF-8"))?;
+            entries.push(Entry::Name(name.into()));
+        }
+        Ok(())
+    }
+
+    fn take_frames(&mut self, bytes: &mut &[u8], entries: &mut Vec<Entry>) -> Result<(), Damage> {
+        let expected = &mut self.expected;
+        let (rows, [tags, domains, processes, modules, functions, offsets, starts]) = take(bytes)?;
+        for row in 0..rows {
+            expected.domain = differing(domains[row], expected.domain);
+            expected.process = differing(processes[row], expected.process);
+            let domain = || take_u32(expected.domain).map(DomainId);
+            let space = match tags[row] / 2 {
+                0 => Space::Hypervisor,
+                1 => Space::Kernel(domain()?),
+                2 => Space::User(domain()?, ProcessId(take_u32(expected.process)?)),
+                _ => return Err(Damage::Columns("there is no such space")),
+            };
+            let module = take_optional(modules[row])?.map(NameId);
+            let function = take_optional(functions[row])?.map(NameId);
+            let start = differing(starts[row], expected.start(space, module, function));
+            expected.learn(space, module, function, start);
+            let raw = start.wrapping_add(offsets[row]);
+            let address = match tags[row] % 2 {
+                0 => CodeAddress::InstructionPointer(raw),
+                _ => CodeAddress::ReturnAddress(raw),
+            };
+            let offset = ImageOffset(offsets[row]);
+            entries.push(Entry::Frame(Frame { space, address, function, module, offset }));
+        }
+        Ok(())
+    }
+
+    fn take_chains(&mut self, bytes: &mut &[u8], entries: &mut Vec<Entry>) -> Result<(), Damage> {
+        let expected = &mut self.expected;
+        let (rows, [callers, frames]) = take(bytes)?;
+        for row in 0..rows {
+            let caller = match callers[row] {
+                0 => None,
+                up => {
+                    let caller = expected.chains.checked_sub(up);
+                    Some(caller.ok_or(Damage::Columns("a caller is before the first chain"))?)
+                }
+            };
+            let frame = take_u32(differing(frames[row], expected.frame))?;
+            expected.chains += 1;
+            expected.frame = u64::from(frame) + 1;
+            let caller = caller.map(take_u32).transpose()?.map(ChainId);
+            entries.push(Entry::Chain(Chain { caller, frame: FrameId(frame) }));
+        }
+        Ok(())
+    }
+
+    fn take_places(&mut self, bytes: &mut &[u8], entries: &mut Vec<Entry>) -> Result<(), Damage> {
+        let expected = &mut self.expected;
+        let (rows, [charged, processes, modes, chains]) = take(bytes)?;
+        for row in 0..rows {
+            expected.current = differing(processes[row], expected.current);
+            let chain = take_u32(differing(chains[row], expected.chain))?;
+            expected.chain = u64::from(chain) + 1;
+            let mode = usize::try_from(modes[row]).ok().and_then(|mode| Mode::ALL.get(mode));
+            entries.push(Entry::Place(Place {
+                charged_to: take_optional(charged[row])?.map(DomainId),
+                process: take_optional(expected.current)?.map(ProcessId),
+                mode: *mode.ok_or(Damage::Columns("there is no such mode"))?,
+                chain: ChainId(chain),
+            }));
+        }
+        Ok(())
+    }
+}
