@@ -277,7 +277,7 @@ fn damage_is_told_by_place_except_at_the_end() {
 #[test]
 fn numbers_that_were_not_introduced_are_damage() {
     // One row of six columns: of lane 0, at place 5, all else 0.
-    let stray = [1, 6, 0, 1, 5, 0, 0, 0, 0];
+    let stray = [1, 6, 0, 1, 6, 0, 0, 0, 0];
     assert_eq!(damage(&with_last_chunk(3, &stray)).1, Damage::Unknown { what: "place", id: 5 });
     let stray = [1, 6, 1, 9, 0, 0, 0, 0, 0];
     assert_eq!(damage(&with_last_chunk(3, &stray)).1, Damage::Unknown { what: "lane", id: 9 });

@@ -36,12 +36,13 @@ struct Expected {
     starts: HashMap<(Option<NameId>, Option<NameId>), u64>,
     domain: u64,
     process: u64,
-    /// How many chains there are.
-    chains: u64,
     /// The frame that the next chain will most likely be of, and the chain and process of the next place.
     frame: u64,
     chain: u64,
     current: u64,
+    /// Whose code each frame is, and the innermost frame of each chain: a process (optional), or 0 for no process's.
+    frame_owners: Vec<u64>,
+    chain_owners: Vec<u64>,
 }
 
 impl Expected {
@@ -49,6 +50,28 @@ impl Expected {
     fn start(&self, space: Space, module: Option<NameId>, function: Option<NameId>) -> u64 {
         let base = self.bases.get(&(space, module)).copied().unwrap_or(0);
         base.wrapping_add(self.starts.get(&(module, function)).copied().unwrap_or(0))
+    }
+
+    /// Enters a frame, which is the code of this process.
+    fn enter_frame(&mut self, space: Space) {
+        self.frame_owners.push(match space {
+            Space::User(_, ProcessId(id)) => optional(Some(id)),
+            Space::Hypervisor | Space::Kernel(_) => 0,
+        });
+    }
+
+    /// Enters a chain, whose innermost frame this is.
+    fn enter_chain(&mut self, FrameId(frame): FrameId) {
+        self.frame = u64::from(frame) + 1;
+        self.chain_owners.push(self.frame_owners.get(frame as usize).copied().unwrap_or(0));
+    }
+
+    /// The process (optional) that was most likely current in a place.
+    fn process(&self, ChainId(chain): ChainId) -> u64 {
+        match self.chain_owners.get(chain as usize) {
+            None | Some(0) => self.current,
+            Some(&owner) => owner,
+        }
     }
 
     /// Learns where it does begin.
@@ -66,10 +89,10 @@ impl Expected {
 }
 
 impl Encoder {
-    /// How many rows there are, and bytes of text.
+    /// How many rows there are, or sixteenths of the bytes of text.
     pub(super) fn size(&self) -> usize {
         let rows = [&self.names, &self.frames[0], &self.chains[0], &self.places[0], &self.lanes[0]];
-        self.texts.len().max(rows.into_iter().map(Vec::len).max().unwrap_or(0))
+        (self.texts.len() / 16).max(rows.into_iter().map(Vec::len).max().unwrap_or(0))
     }
 
     pub(super) fn name(&mut self, name: &str) {
@@ -99,16 +122,16 @@ impl Encoder {
             difference(start, expected.start(space, module, function)),
         ];
         expected.learn(space, module, function, start);
+        expected.enter_frame(space);
         (expected.domain, expected.process) = (domain, process);
         push(&mut self.frames, row);
     }
 
     pub(super) fn chain(&mut self, Chain { caller, frame }: Chain) {
         let expected = &mut self.expected;
-        let up = caller.map_or(0, |caller| expected.chains - u64::from(caller.0));
+        let up = caller.map_or(0, |caller| expected.chain_owners.len() as u64 - u64::from(caller.0));
         push(&mut self.chains, [up, difference(frame.0.into(), expected.frame)]);
-        expected.chains += 1;
-        expected.frame = u64::from(frame.0) + 1;
+        expected.enter_chain(frame);
     }
 
     pub(super) fn place(&mut self, place: Place) {
@@ -116,7 +139,7 @@ impl Encoder {
         let process = optional(place.process.map(|id| id.0));
         let row = [
             optional(place.charged_to.map(|id| id.0)),
-            difference(process, expected.current),
+            difference(process, expected.process(place.chain)),
             Mode::ALL.iter().position(|&mode| mode == place.mode).expect("all modes are there") as u64,
             difference(place.chain.0.into(), expected.chain),
         ];
@@ -203,6 +226,7 @@ impl Decoder {
             let function = take_optional(functions[row])?.map(NameId);
             let start = differing(starts[row], expected.start(space, module, function));
             expected.learn(space, module, function, start);
+            expected.enter_frame(space);
             let raw = start.wrapping_add(offsets[row]);
             let address = match tags[row] % 2 {
                 0 => CodeAddress::InstructionPointer(raw),
@@ -221,15 +245,14 @@ impl Decoder {
             let caller = match callers[row] {
                 0 => None,
                 up => {
-                    let caller = expected.chains.checked_sub(up);
+                    let caller = (expected.chain_owners.len() as u64).checked_sub(up);
                     Some(caller.ok_or(Damage::Columns("a caller is before the first chain"))?)
                 }
             };
-            let frame = take_u32(differing(frames[row], expected.frame))?;
-            expected.chains += 1;
-            expected.frame = u64::from(frame) + 1;
+            let frame = FrameId(take_u32(differing(frames[row], expected.frame))?);
+            expected.enter_chain(frame);
             let caller = caller.map(take_u32).transpose()?.map(ChainId);
-            entries.push(Entry::Chain(Chain { caller, frame: FrameId(frame) }));
+            entries.push(Entry::Chain(Chain { caller, frame }));
         }
         Ok(())
     }
@@ -238,8 +261,8 @@ impl Decoder {
         let expected = &mut self.expected;
         let (rows, [charged, processes, modes, chains]) = take(bytes)?;
         for row in 0..rows {
-            expected.current = differing(processes[row], expected.current);
             let chain = take_u32(differing(chains[row], expected.chain))?;
+            expected.current = differing(processes[row], expected.process(ChainId(chain)));
             expected.chain = u64::from(chain) + 1;
             let mode = usize::try_from(modes[row]).ok().and_then(|mode| Mode::ALL.get(mode));
             entries.push(Entry::Place(Place {

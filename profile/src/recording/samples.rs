@@ -81,7 +81,6 @@ impl Samples {
 #[derive(Clone, Copy, Debug, Default)]
 struct Last {
     time: u64,
-    weight: u64,
     sequence: u64,
     /// Whether weights are times, and so tell when the next sample is due.
     in_time: bool,
@@ -98,8 +97,30 @@ impl Last {
         if self.in_time { self.time.wrapping_add(weight) } else { self.time }
     }
 
-    fn set(&mut self, time: u64, weight: u64, sequence: u64) {
-        (self.time, self.weight, self.sequence) = (time, weight, sequence.wrapping_add(1));
+    fn set(&mut self, time: u64, sequence: u64) {
+        (self.time, self.sequence) = (time, sequence.wrapping_add(1));
+    }
+}
+
+/// The place that no sample was in yet: 0 for that one, else one more than the place.
+#[derive(Clone, Copy, Debug, Default)]
+struct NextPlace(u32);
+
+impl NextPlace {
+    fn place(&mut self, place: u32) -> u64 {
+        match place == self.0 {
+            true => {
+                self.0 = self.0.saturating_add(1);
+                0
+            }
+            false => optional(Some(place)),
+        }
+    }
+
+    fn take_place(&mut self, number: u64) -> Result<PlaceId, Damage> {
+        let place = take_optional(number)?.unwrap_or(self.0);
+        self.place(place);
+        Ok(PlaceId(place))
     }
 }
 
@@ -107,6 +128,7 @@ impl Last {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     lanes: Vec<Last>,
+    next: NextPlace,
     columns: [Vec<u64>; 6],
 }
 
@@ -125,13 +147,13 @@ impl Encoder {
         let last = &mut self.lanes[lane as usize];
         let row = [
             lane.into(),
-            place.into(),
+            self.next.place(place),
             optional(sample.vcpu.map(|vcpu| vcpu.index)),
             difference(sample.time.0, last.due(sample.weight)),
-            difference(sample.weight, last.weight),
+            sample.weight,
             difference(sample.sequence, last.sequence),
         ];
-        last.set(sample.time.0, sample.weight, sample.sequence);
+        last.set(sample.time.0, sample.sequence);
         self.columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
     }
 
@@ -148,6 +170,7 @@ impl Encoder {
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     lanes: Vec<Last>,
+    next: NextPlace,
 }
 
 impl Decoder {
@@ -163,12 +186,12 @@ impl Decoder {
             let lane = take_u32(lanes[row])?;
             let unknown = Damage::Unknown { what: "lane", id: lane };
             let last = self.lanes.get_mut(lane as usize).ok_or(unknown)?;
-            let weight = differing(weights[row], last.weight);
+            let weight = weights[row];
             let time = differing(times[row], last.due(weight));
             let sequence = differing(sequences[row], last.sequence);
-            last.set(time, weight, sequence);
+            last.set(time, sequence);
             samples.lanes.push(lane);
-            samples.places.push(PlaceId(take_u32(places[row])?));
+            samples.places.push(self.next.take_place(places[row])?);
             samples.vcpus.push(take_optional(vcpus[row])?);
             samples.times.push(Time(time));
             samples.weights.push(weight);
