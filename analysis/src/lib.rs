@@ -1,7 +1,8 @@
 //! Recording to aggregates.
 //!
 //! Comes in: a [`Recording`](profile::recording::Recording). Goes out: a [`Report`], which serializes to the JSON of
-//! schema 1, and the weighted [`Stack`]s that pictures are made of. Not here: files of symbols (names are in the
+//! schema 1, and the weighted [`Stack`]s that pictures are made of; of several, what changed ([`compare`]) and whether that
+//! is within bounds ([`gate`]). Not here: files of symbols (names are in the
 //! recording), drawing, terminals; and no `unsafe`.
 //!
 //! Names stay as the guests gave them; whoever shows one passes it through [`Visible`].
@@ -9,7 +10,9 @@
 
 mod aggregate;
 mod books;
+pub mod compare;
 mod functions;
+pub mod gate;
 mod processes;
 mod report;
 mod rows;

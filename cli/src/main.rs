@@ -4,14 +4,21 @@
 //! here: anything but wiring; each command is a file of its own.
 #![forbid(unsafe_code)]
 
+mod cut;
+mod diff;
 mod doctor;
 mod domains;
 mod flamegraph;
+mod gate;
 mod info;
 mod list;
+mod merge;
+mod output;
 mod quiet;
 mod record;
+mod redact;
 mod report;
+mod runs;
 mod unload;
 
 use std::process::ExitCode;
@@ -33,7 +40,12 @@ struct Cli {
 enum Command {
     Record(record::Args),
     Report(report::Args),
+    Diff(diff::Args),
+    Gate(gate::Args),
     Info(info::Args),
+    Merge(merge::Args),
+    Cut(cut::Args),
+    Redact(redact::Args),
     Flamegraph(flamegraph::Args),
     Domains(domains::Args),
     List(list::Args),
@@ -46,7 +58,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Gate(args) => gate::run(args),
         Command::Info(args) => info::run(args),
+        Command::Merge(args) => merge::run(args),
+        Command::Cut(args) => cut::run(args),
+        Command::Redact(args) => redact::run(args),
         Command::Flamegraph(args) => flamegraph::run(args),
         Command::Domains(args) => domains::run(args),
         Command::List(args) => list::run(args),

@@ -2,7 +2,6 @@
 
 mod command;
 mod images;
-mod output;
 
 use std::{
     collections::BTreeMap,
@@ -28,9 +27,8 @@ use symbolizer::Symbolizer;
 use self::{
     command::Command,
     images::{GuestImage, Images},
-    output::Output,
 };
-use crate::DEFAULT_RECORDING;
+use crate::{DEFAULT_RECORDING, output::Output};
 
 /// Sample the whole machine into a recording: hypervisor, dom0 or host, and all guests
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,6 @@
 //! `xenoscope report`: a recording as text or JSON.
 
-mod table;
+pub(crate) mod table;
 mod text;
 
 use std::{

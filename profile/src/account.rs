@@ -78,6 +78,28 @@ impl CpuAccount {
         self.lost.values().fold(0, |sum, &count| sum.saturating_add(count))
     }
 
+    /// Adds another account of the same CPU, from another time.
+    pub fn add(&mut self, other: &Self) {
+        let counts = [
+            (&mut self.taken, other.taken),
+            (&mut self.written, other.written),
+            (&mut self.filtered, other.filtered),
+            (&mut self.quiet_ns, other.quiet_ns),
+            (&mut self.masked_ns, other.masked_ns),
+            (&mut self.foreign, other.foreign),
+            (&mut self.late, other.late),
+            (&mut self.awake_ns, other.awake_ns),
+            (&mut self.own_ns, other.own_ns),
+        ];
+        for (sum, count) in counts {
+            *sum = sum.saturating_add(count);
+        }
+        for (&cause, &count) in &other.lost {
+            let sum = self.lost.entry(cause).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
+
     /// Whether every sample taken is accounted for.
     pub fn balances(&self) -> bool {
         let kept = self.written.checked_add(self.filtered);

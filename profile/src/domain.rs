@@ -32,6 +32,13 @@ pub struct Domain {
     pub from: Time,
 }
 
+impl Domain {
+    /// Whether a user who says `wanted` means this one: its name, or its number.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        self.name == wanted || self.number.to_string() == wanted
+    }
+}
+
 /// How a domain is virtualized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -12,7 +12,7 @@ use crate::{AddressSpaceRoot, DomainId, Time};
 pub struct ProcessId(pub u32);
 
 /// What is known of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// Its handle in this recording.
     pub id: ProcessId,

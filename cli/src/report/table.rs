@@ -9,37 +9,37 @@ const GAP: &str = "  ";
 
 /// On which side of its column a text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// A text in a table.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     style: Style,
 }
 
 impl Cell {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), style: Style::new() }
     }
 
     /// A text that somebody else chose.
-    pub(super) fn untrusted(text: &str) -> Self {
+    pub(crate) fn untrusted(text: &str) -> Self {
         Self::new(Visible(text).to_string())
     }
 
     /// Cuts what is longer than `width`, so that one long name does not push all columns out of the window.
-    pub(super) fn at_most(mut self, width: usize) -> Self {
+    pub(crate) fn at_most(mut self, width: usize) -> Self {
         if self.width() > width {
             self.text = self.text.chars().take(width - 1).chain(['…']).collect();
         }
         self
     }
 
-    pub(super) fn styled(self, style: Style) -> Self {
+    pub(crate) fn styled(self, style: Style) -> Self {
         Self { style, ..self }
     }
 
@@ -50,21 +50,21 @@ impl Cell {
 
 /// Rows of cells below the titles of their columns.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize> {
+pub(crate) struct Table<const N: usize> {
     columns: [(&'static str, Align); N],
     rows: Vec<[Cell; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    pub(super) fn new(columns: [(&'static str, Align); N]) -> Self {
+    pub(crate) fn new(columns: [(&'static str, Align); N]) -> Self {
         Self { columns, rows: Vec::new() }
     }
 
-    pub(super) fn row(&mut self, cells: [Cell; N]) {
+    pub(crate) fn row(&mut self, cells: [Cell; N]) {
         self.rows.push(cells);
     }
 
-    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let titles = self.columns.map(|(title, _)| Cell::new(title).styled(Style::new().bold()));
         let rows = || [&titles].into_iter().chain(&self.rows);
         let widths: [usize; N] =

@@ -10,6 +10,7 @@
 
 mod chunk;
 mod columns;
+mod copy;
 mod entries;
 mod error;
 mod header;
@@ -18,6 +19,7 @@ mod samples;
 mod tables;
 mod writer;
 
+pub use copy::{Copier, Selection};
 pub use error::{Damage, RecordingError};
 pub use header::{End, EndReason, Entry, Fact, Header, Host, Lane, Mark, Note, Place, PlaceId};
 pub use reader::{Completeness, Recorded, Recording, Told};

@@ -11,7 +11,7 @@ use anyhow::Context;
 
 /// A file that is known to be writable, and keeps what it held until something is written: a recording that never
 /// begins must not cost an older one.
-pub(super) struct Output {
+pub(crate) struct Output {
     file: File,
     path: PathBuf,
     /// It was made for this recording.
@@ -21,7 +21,7 @@ pub(super) struct Output {
 
 impl Output {
     /// Opens it, for its owner alone: addresses and names of tenants are nobody else's business.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let new = !path.exists();
         let file = OpenOptions::new()
             .write(true)

@@ -1,0 +1,306 @@
+//! Copying recordings into a new one: several together, parts of one, or one with names taken out.
+
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+};
+
+use crate::{
+    Chain, ChainId, CodeAddress, Domain, DomainId, DomainTime, Frame, FrameId, ImageOffset, NameId, PhysCpu,
+    Process, ProcessId, Sample, Snapshot, Space, Time, Uuid, VcpuId,
+};
+
+use super::{End, Mark, Note, Recorded, Recording, RecordingError, Tables, Writer};
+
+/// What of a recording is copied, and how.
+#[derive(Clone, Copy, Default)]
+pub struct Selection<'a> {
+    /// The stretches of time, by the recording's own clock, first included, last not; all of it if there are none.
+    pub stretches: &'a [(Time, Time)],
+    /// Which domains' samples; everybody's, and the hypervisor's own, without it.
+    pub domains: Option<&'a dyn Fn(&Domain) -> bool>,
+    /// Whose processes and functions lose their names.
+    pub redacted: Option<&'a dyn Fn(&Domain) -> bool>,
+}
+
+/// Copies recordings into one.
+///
+/// What is the same in several becomes one: domains by UUID, name and number, processes by all that is known of them.
+#[derive(Debug)]
+pub struct Copier<W: Write> {
+    writer: Writer<W>,
+    domains: HashMap<DomainKey, DomainId>,
+    processes: HashMap<Process, ProcessId>,
+    /// One more than the last number of a CPU's samples.
+    next: HashMap<PhysCpu, u64>,
+    /// Names that were taken out, and what stands for them.
+    pseudonyms: HashMap<String, String>,
+    books: Option<Snapshot>,
+}
+
+/// What tells one life of a domain from others.
+type DomainKey = (u32, String, Option<Uuid>, Time);
+
+impl<W: Write> Copier<W> {
+    /// Copies into what this writer writes.
+    pub fn new(writer: Writer<W>) -> Self {
+        Self {
+            writer,
+            domains: HashMap::new(),
+            processes: HashMap::new(),
+            next: HashMap::new(),
+            pseudonyms: HashMap::new(),
+            books: None,
+        }
+    }
+
+    /// Copies what is selected of a recording, `shift` nanoseconds later (modulo 2^64). Its books are left to the caller.
+    pub fn copy<R: Read>(
+        &mut self,
+        recording: Recording<R>,
+        selection: &Selection<'_>,
+        shift: u64,
+    ) -> Result<Recorded, RecordingError> {
+        let mut copy = Copy {
+            copier: self,
+            selection,
+            shift,
+            domains: HashMap::new(),
+            processes: HashMap::new(),
+            names: HashMap::new(),
+            frames: HashMap::new(),
+            chains: HashMap::new(),
+            sequences: HashMap::new(),
+        };
+        let recorded = recording.for_each_sample(|sample, tables| copy.sample(sample, tables))?;
+        copy.rest(&recorded);
+        Ok(recorded)
+    }
+
+    /// Adds a remark.
+    pub fn note(&mut self, note: Note) {
+        self.writer.note(note);
+    }
+
+    /// Adds the books of a recording that was copied `shift` later to those of the copy.
+    pub fn add_books(&mut self, recorded: &Recorded, shift: u64) {
+        let Some(snapshot) = &recorded.snapshot else { return };
+        let books = self.books.get_or_insert_with(|| Snapshot {
+            time: snapshot.time,
+            unix_ns: snapshot.unix_ns,
+            cpus: Vec::new(),
+            idle_ns: 0,
+            domains: Vec::new(),
+        });
+        books.time = books.time.max(later(snapshot.time, shift));
+        books.unix_ns = books.unix_ns.max(snapshot.unix_ns);
+        books.idle_ns = books.idle_ns.saturating_add(snapshot.idle_ns);
+        for (cpu, account) in &snapshot.cpus {
+            match books.cpus.iter_mut().find(|(known, _)| known == cpu) {
+                Some((_, sum)) => sum.add(account),
+                None => books.cpus.push((*cpu, account.clone())),
+            }
+        }
+        for time in &snapshot.domains {
+            let domain = recorded.tables.domain(time.domain);
+            let Some(&domain) = self.domains.get(&key(domain, shift)) else { continue };
+            match books.domains.iter_mut().find(|known| known.domain == domain) {
+                Some(sum) => sum.cpu_ns = sum.cpu_ns.saturating_add(time.cpu_ns),
+                None => books.domains.push(DomainTime { domain, cpu_ns: time.cpu_ns }),
+            }
+        }
+    }
+
+    /// What stands for a name: the same for the same.
+    fn pseudonym(&mut self, what: &str, name: &str) -> String {
+        let next = self.pseudonyms.len() + 1;
+        self.pseudonyms.entry(name.to_owned()).or_insert_with(|| format!("{what} {next}")).clone()
+    }
+
+    /// Ends the copy.
+    pub fn finish(mut self, end: End) -> Result<W, RecordingError> {
+        if let Some(books) = self.books {
+            self.writer.snapshot(books);
+        }
+        self.writer.finish(end)
+    }
+}
+
+fn key(domain: &Domain, shift: u64) -> DomainKey {
+    (domain.number, domain.name.clone(), domain.uuid, later(domain.from, shift))
+}
+
+fn later(time: Time, shift: u64) -> Time {
+    Time(time.0.wrapping_add(shift))
+}
+
+/// The copying of one recording: what its numbers have become.
+struct Copy<'a, W: Write> {
+    copier: &'a mut Copier<W>,
+    selection: &'a Selection<'a>,
+    shift: u64,
+    domains: HashMap<DomainId, DomainId>,
+    processes: HashMap<ProcessId, ProcessId>,
+    names: HashMap<NameId, NameId>,
+    frames: HashMap<FrameId, FrameId>,
+    chains: HashMap<ChainId, ChainId>,
+    /// What is added to the numbers of a CPU's samples, so that they follow those of the recording before.
+    sequences: HashMap<PhysCpu, u64>,
+}
+
+impl<W: Write> Copy<'_, W> {
+    fn sample(&mut self, sample: &Sample, tables: &Tables) {
+        if !self.is_wanted(sample.time) || !self.is_wanted_domain(sample.charged_to, tables) {
+            return;
+        }
+        let next = self.copier.next.entry(sample.cpu).or_default();
+        let shift = *self.sequences.entry(sample.cpu).or_insert(next.wrapping_sub(sample.sequence));
+        let sequence = sample.sequence.wrapping_add(shift);
+        *next = sequence.wrapping_add(1).max(*next);
+        let charged_to = sample.charged_to.map(|id| self.domain(id, tables));
+        let process = sample.process.map(|id| self.process(id, tables));
+        let chain = self.chain(sample.chain, tables);
+        let vcpu = charged_to.zip(sample.vcpu).map(|(domain, vcpu)| VcpuId { domain, ..vcpu });
+        let time = later(sample.time, self.shift);
+        self.copier.writer.sample(Sample {
+            time,
+            vcpu,
+            charged_to,
+            process,
+            sequence,
+            chain,
+            ..sample.clone()
+        });
+    }
+
+    fn is_wanted(&self, time: Time) -> bool {
+        let stretches = self.selection.stretches;
+        stretches.is_empty() || stretches.iter().any(|&(from, to)| from <= time && time < to)
+    }
+
+    fn is_wanted_domain(&self, id: Option<DomainId>, tables: &Tables) -> bool {
+        self.selection.domains.is_none_or(|wanted| id.is_some_and(|id| wanted(tables.domain(id))))
+    }
+
+    fn domain(&mut self, id: DomainId, tables: &Tables) -> DomainId {
+        if let Some(&known) = self.domains.get(&id) {
+            return known;
+        }
+        let domain = tables.domain(id);
+        let copier = &mut *self.copier;
+        let next = DomainId(copier.domains.len() as u32);
+        let new = *copier.domains.entry(key(domain, self.shift)).or_insert(next);
+        copier.writer.domain(Domain { id: new, from: later(domain.from, self.shift), ..domain.clone() });
+        self.domains.insert(id, new);
+        new
+    }
+
+    fn process(&mut self, id: ProcessId, tables: &Tables) -> ProcessId {
+        if let Some(&known) = self.processes.get(&id) {
+            return known;
+        }
+        let process = tables.process(id);
+        let domain = self.domain(process.domain, tables);
+        let mut process = Process { domain, from: later(process.from, self.shift), ..process.clone() };
+        if self.is_redacted(tables.process(id).domain, tables) {
+            process.name = process.name.map(|name| self.copier.pseudonym("process", &name));
+            process.container = process.container.map(|name| self.copier.pseudonym("container", &name));
+        }
+        let copier = &mut *self.copier;
+        let next = ProcessId(copier.processes.len() as u32);
+        // By all that is known but the number that it has there.
+        process.id = ProcessId(0);
+        let new = *copier.processes.entry(process.clone()).or_insert(next);
+        copier.writer.process(Process { id: new, ..process });
+        self.processes.insert(id, new);
+        new
+    }
+
+    fn is_redacted(&self, domain: DomainId, tables: &Tables) -> bool {
+        self.selection.redacted.is_some_and(|redacted| redacted(tables.domain(domain)))
+    }
+
+    fn chain(&mut self, innermost: ChainId, tables: &Tables) -> ChainId {
+        let mut new = Vec::new();
+        let mut next = Some(innermost);
+        let mut caller = None;
+        while let Some(id) = next {
+            if let Some(&known) = self.chains.get(&id) {
+                caller = Some(known);
+                break;
+            }
+            let link = tables.chain(id);
+            new.push((id, link.frame));
+            next = link.caller;
+        }
+        for (id, frame) in new.into_iter().rev() {
+            let frame = self.frame(frame, tables);
+            let chain = self.copier.writer.chain(Chain { caller, frame });
+            self.chains.insert(id, chain);
+            caller = Some(chain);
+        }
+        caller.expect("a chain has at least one link")
+    }
+
+    fn frame(&mut self, id: FrameId, tables: &Tables) -> FrameId {
+        if let Some(&known) = self.frames.get(&id) {
+            return known;
+        }
+        let frame = tables.frame(id);
+        let (space, owner) = match frame.space {
+            Space::Hypervisor => (Space::Hypervisor, None),
+            Space::Kernel(domain) => (Space::Kernel(self.domain(domain, tables)), Some(domain)),
+            Space::User(domain, process) => {
+                let own = Space::User(self.domain(domain, tables), self.process(process, tables));
+                (own, Some(domain))
+            }
+        };
+        let copy = if owner.is_some_and(|owner| self.is_redacted(owner, tables)) {
+            let mut stand_in = |what, id: Option<NameId>| {
+                let name = id.map(|id| self.copier.pseudonym(what, tables.name(id)));
+                name.map(|name| self.copier.writer.name(&name))
+            };
+            // Where code lies tells what it is.
+            let address = match frame.address {
+                CodeAddress::InstructionPointer(_) => CodeAddress::InstructionPointer(0),
+                CodeAddress::ReturnAddress(_) => CodeAddress::ReturnAddress(0),
+            };
+            let function = stand_in("function", frame.function);
+            let module = stand_in("module", frame.module);
+            Frame { space, address, function, module, offset: ImageOffset(0) }
+        } else {
+            let function = frame.function.map(|name| self.name(name, tables));
+            let module = frame.module.map(|name| self.name(name, tables));
+            Frame { space, function, module, ..*frame }
+        };
+        let new = self.copier.writer.frame(copy);
+        self.frames.insert(id, new);
+        new
+    }
+
+    fn name(&mut self, id: NameId, tables: &Tables) -> NameId {
+        *self.names.entry(id).or_insert_with(|| self.copier.writer.name(tables.name(id)))
+    }
+
+    /// Copies what no sample refers to: idle domains, ends, remarks and marks.
+    fn rest(&mut self, recorded: &Recorded) {
+        let tables = &recorded.tables;
+        for domain in tables.domains() {
+            if self.is_wanted_domain(Some(domain.id), tables) {
+                let id = self.domain(domain.id, tables);
+                if let Some(gone) = tables.gone(domain.id) {
+                    self.copier.writer.domain_gone(id, later(gone, self.shift));
+                }
+            }
+        }
+        for note in &recorded.notes {
+            self.copier.writer.note(Note { time: later(note.time, self.shift), text: note.text.clone() });
+        }
+        for mark in &recorded.marks {
+            if self.is_wanted(mark.time) {
+                let (time, name) = (later(mark.time, self.shift), mark.name.clone());
+                self.copier.writer.mark(Mark { time, name });
+            }
+        }
+    }
+}
