@@ -6,8 +6,8 @@ use std::{
 };
 
 use profile::{
-    ChainId, DomainId, EventId, Mode, PhysCpu, ProcessId,
-    recording::{self, Completeness, EndReason, Recorded, Recording, RecordingError},
+    ChainId, DomainId, EventId, Frame, Mode, PhysCpu, ProcessId,
+    recording::{self, Completeness, EndReason, Recorded, Recording, RecordingError, Tables},
 };
 
 use crate::{
@@ -174,11 +174,20 @@ impl Aggregate {
             share: share(row.total.weight, busy),
             modes,
             named: Named { kernel: named_share(Mode::Kernel), user: named_share(Mode::User) },
-            complete_chains: BTreeMap::new(),
+            complete_chains: if self.asked_for_callers() {
+                complete_chains(row, tables)
+            } else {
+                BTreeMap::new()
+            },
             functions: functions(row, tables),
             processes: processes(row, tables, busy),
             cpu_s: books::cpu_time(self.recorded.snapshot.as_ref(), &row.boots),
         }
+    }
+
+    /// Whether a chain of one frame lacks its callers.
+    fn asked_for_callers(&self) -> bool {
+        self.recorded.header.options.contains_key("call-graph")
     }
 
     /// The recording's own notes, and what must be said of the recording itself.
@@ -210,6 +219,19 @@ impl Aggregate {
     fn since_start(&self, time_ns: u64) -> f64 {
         seconds(time_ns.saturating_sub(self.recorded.header.started.0))
     }
+}
+
+/// The part of the weight of each mode whose chains have no gap.
+fn complete_chains(row: &Row, tables: &Tables) -> BTreeMap<Mode, f64> {
+    let mut weights: BTreeMap<Mode, (u64, u64)> = BTreeMap::new();
+    for &(place, Tally { weight, .. }) in &row.places {
+        let (complete, all) = weights.entry(place.mode).or_default();
+        *all = all.saturating_add(weight);
+        if !tables.frames(place.chain).any(Frame::is_gap) {
+            *complete = complete.saturating_add(weight);
+        }
+    }
+    weights.into_iter().map(|(mode, (complete, all))| (mode, share(complete, all))).collect()
 }
 
 /// What is shown as an event's rate. Of several events each is sampled as often: the books do not tell them apart.

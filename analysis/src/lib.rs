@@ -1,8 +1,8 @@
 //! Recording to aggregates.
 //!
 //! Comes in: a [`Recording`](profile::recording::Recording). Goes out: a [`Report`], which serializes to the JSON of
-//! schema 1, and the weighted [`Stack`]s that pictures are made of; of several, what changed ([`compare`]) and whether that
-//! is within bounds ([`gate`]). Not here: files of symbols (names are in the
+//! schema 1, the weighted [`Stack`]s that pictures are made of, and [`CallTree`]s; of several, what changed ([`compare`])
+//! and whether that is within bounds ([`gate`]). Not here: files of symbols (names are in the
 //! recording), drawing, terminals; and no `unsafe`.
 //!
 //! Names stay as the guests gave them; whoever shows one passes it through [`Visible`].
@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod books;
+mod call_tree;
 pub mod compare;
 mod functions;
 pub mod gate;
@@ -21,6 +22,7 @@ mod stacks;
 mod visible;
 
 pub use aggregate::Aggregate;
+pub use call_tree::{CallTree, Node};
 pub use report::{
     CpuReport, DomainReport, EventReport, FunctionReport, HostReport, Modes, Named, NoteReport,
     ProcessReport, Report,

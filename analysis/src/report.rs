@@ -127,8 +127,9 @@ pub struct DomainReport {
     pub modes: Modes,
     /// How much of the code that ran has a name.
     pub named: Named,
-    /// How many of its call chains reach an outermost function, by unwinder.
-    pub complete_chains: BTreeMap<String, f64>,
+    /// The share of its weight whose call chains reach an outermost function, by the mode of the sample; empty where
+    /// callers were not asked for.
+    pub complete_chains: BTreeMap<Mode, f64>,
     /// What ran, most self weight first.
     pub functions: Vec<FunctionReport>,
     /// Which processes were current, heaviest first, as far as that is known.

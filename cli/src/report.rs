@@ -1,5 +1,6 @@
 //! `xenoscope report`: a recording as text or JSON.
 
+mod call_tree;
 pub(crate) mod table;
 mod text;
 
@@ -9,9 +10,9 @@ use std::{
     process::ExitCode,
 };
 
-use analysis::{Aggregate, Report};
+use analysis::{Aggregate, Report, Visible};
 use anyhow::Context;
-use profile::recording::Recording;
+use profile::{EventId, recording::Recording};
 
 use crate::DEFAULT_RECORDING;
 
@@ -21,6 +22,8 @@ use crate::DEFAULT_RECORDING;
 Examples:
   xenoscope report                             domains, and the hottest functions of all
   xenoscope report --domain web --limit 50     more of one domain
+  xenoscope report --call-tree --domain web    what calls what in it
+  xenoscope report --callers copy_page_to_iter who calls a function, and how much of it is whose
   xenoscope report --json | jq '.events[0].domains[] | {name, share}'")]
 pub(crate) struct Args {
     /// The recording
@@ -35,25 +38,75 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "NAME|ID")]
     domain: Option<String>,
 
+    /// Print what calls what, from each domain's processes inwards (record with -g)
+    #[arg(long, conflicts_with = "json")]
+    call_tree: bool,
+
+    /// Print what calls this function, from itself outwards (record with -g)
+    #[arg(long, value_name = "FUNCTION", conflicts_with_all = ["json", "call_tree"])]
+    callers: Option<String>,
+
+    /// Leave branches out that have less of their domain
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.5)]
+    min_percent: f64,
+
     /// How many functions the text shows
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut report = Aggregate::of(Recording::open(&args.input)?)?.report();
+    let aggregate = Aggregate::of(Recording::open(&args.input)?)?;
+    let mut report = aggregate.report();
+    if args.call_tree || args.callers.is_some() {
+        return finish(print_trees(&aggregate, &report, &args)?);
+    }
     if let Some(wanted) = &args.domain {
         for event in &mut report.events {
             let row = event.find_domain(wanted)?;
             event.domains = vec![event.domains.swap_remove(row)];
         }
     }
-    match print(&report, &args) {
+    finish(print(&report, &args))
+}
+
+fn finish(printed: io::Result<()>) -> anyhow::Result<ExitCode> {
+    match printed {
         // Whoever reads this has seen enough: `xenoscope report | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         result => result.context("could not write the report")?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints call trees of the domains that are wanted; fails if a function is asked for that none of them has.
+fn print_trees(aggregate: &Aggregate, report: &Report, args: &Args) -> anyhow::Result<io::Result<()>> {
+    let mut out = BufWriter::new(anstream::stdout().lock());
+    let mut found = false;
+    for (id, event) in (0..).map(EventId).zip(&report.events) {
+        let rows = match &args.domain {
+            Some(wanted) => vec![event.find_domain(wanted)?],
+            None => (0..event.domains.len()).collect(),
+        };
+        for row in rows {
+            let tree = match &args.callers {
+                Some(function) => aggregate.callers(id, row, function),
+                None => aggregate.call_tree(id, row),
+            };
+            if tree.root().total == 0 {
+                continue;
+            }
+            found = true;
+            let printed = call_tree::write(&mut out, event, &event.domains[row], &tree, args.min_percent);
+            if printed.is_err() {
+                return Ok(printed);
+            }
+        }
+    }
+    if let (Some(function), false) = (&args.callers, found) {
+        anyhow::bail!("no sample has {} among its callers", Visible(function));
+    }
+    Ok(out.flush())
 }
 
 fn print(report: &Report, args: &Args) -> io::Result<()> {

@@ -5,10 +5,11 @@
 //! (`hv-shim`), what an address is called (`symbolizer`), what the file looks like (`profile::recording`).
 //!
 //! Samples are merged by time ([`merge`]), charged to domains that come and go ([`domains`]), and named while their
-//! guests still live ([`naming`]), a process's in the life that it led then ([`processes`]).
+//! guests still live ([`naming`]), callers included ([`callers`]), a process's in the life that it led then ([`processes`]).
 #![forbid(unsafe_code)]
 
 mod books;
+mod callers;
 mod domains;
 mod guests;
 mod merge;

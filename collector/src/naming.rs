@@ -1,14 +1,16 @@
-//! Names for what was sampled, made once for each address and then remembered.
+//! Names for what was sampled and for its callers, made once for each address and then remembered.
 
 use std::io::Write;
 
-use profile::{Chain, ChainId, CodeAddress, DomainId, Frame, NameId, ProcessId, Space, recording::Writer};
+use profile::{
+    CodeAddress, DomainId, Frame, FrameId, ImageOffset, NameId, ProcessId, Space, recording::Writer,
+};
 use symbolizer::{Symbolizer, demangle};
 
 /// Names addresses, and remembers.
 pub(crate) struct Namer {
     pub(crate) symbolizer: Symbolizer,
-    chains: HashMap<(Space, CodeAddress), ChainId>,
+    frames: HashMap<(Space, CodeAddress), FrameId>,
     /// What each symbol is called when it is shown: telling that costs more than remembering.
     functions: HashMap<Box<str>, NameId>,
 }
@@ -18,12 +20,12 @@ type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
 impl Namer {
     pub(crate) fn new(symbolizer: Symbolizer) -> Self {
-        Self { symbolizer, chains: HashMap::default(), functions: HashMap::default() }
+        Self { symbolizer, frames: HashMap::default(), functions: HashMap::default() }
     }
 
-    /// The chain of one frame for an address, if it was named before.
-    pub(crate) fn known(&self, space: Space, address: CodeAddress) -> Option<ChainId> {
-        self.chains.get(&(space, address)).copied()
+    /// The frame for an address, if it was named before.
+    pub(crate) fn known(&self, space: Space, address: CodeAddress) -> Option<FrameId> {
+        self.frames.get(&(space, address)).copied()
     }
 
     /// Whether no symbol names an address yet.
@@ -31,13 +33,13 @@ impl Namer {
         self.symbolizer.resolve(space, address).symbol.is_none()
     }
 
-    /// Names an address: its chain is of one frame.
+    /// Names an address.
     pub(crate) fn name<W: Write>(
         &mut self,
         space: Space,
         address: CodeAddress,
         writer: &mut Writer<W>,
-    ) -> ChainId {
+    ) -> FrameId {
         let resolved = self.symbolizer.resolve(space, address);
         let function = resolved.symbol.map(|symbol| match self.functions.get(symbol) {
             Some(&name) => name,
@@ -49,22 +51,27 @@ impl Namer {
         });
         let module = resolved.module.map(|name| writer.name(name));
         let frame = writer.frame(Frame { space, address, function, module, offset: resolved.offset });
-        let chain = writer.chain(Chain { caller: None, frame });
-        self.chains.insert((space, address), chain);
-        chain
+        self.frames.insert((space, address), frame);
+        frame
+    }
+
+    /// The frame that stands for callers that could not be found.
+    pub(crate) fn gap<W: Write>(&self, space: Space, why: &'static str, writer: &mut Writer<W>) -> FrameId {
+        let (address, function) = (CodeAddress::ReturnAddress(0), Some(writer.name(why)));
+        writer.frame(Frame { space, address, function, module: None, offset: ImageOffset(0) })
     }
 
     /// Forgets the names of processes' addresses: they are no more, or tell of new code.
     pub(crate) fn forget_processes(&mut self, processes: &[ProcessId]) {
         if !processes.is_empty() {
-            self.chains
+            self.frames
                 .retain(|(space, _), _| !matches!(space, Space::User(_, id) if processes.contains(id)));
         }
     }
 
     /// Forgets the names of a domain's addresses: other symbols hold now, or none.
     pub(crate) fn forget(&mut self, domain: DomainId) {
-        self.chains.retain(|(space, _), _| match space {
+        self.frames.retain(|(space, _), _| match space {
             Space::Hypervisor => true,
             Space::Kernel(id) | Space::User(id, _) => *id != domain,
         });

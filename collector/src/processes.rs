@@ -8,7 +8,8 @@ use hv_shim::{Change, MappedFile, Mapping, ProcessKey, ProcessState, Sampling};
 use profile::{AddressSpaceRoot, DomainId, Process, ProcessId, Time, recording::Writer};
 use symbolizer::{ImageId, SymbolTable, Symbolizer, load_linked};
 
-use crate::guests::{GuestImage, GuestMapping, GuestProcess, Image};
+use crate::callers::Images;
+use crate::guests::{GuestMapping, GuestProcess, Image};
 
 /// For how long the dead are remembered: their last samples may still be on their way.
 const MOURNING_NS: u64 = 2_000_000_000;
@@ -23,6 +24,8 @@ pub(crate) struct Processes {
     /// The life that each process leads now.
     lives: HashMap<(DomainId, Option<ProcessKey>), Life>,
     files: Files,
+    /// What tells of their frames.
+    images: Images,
     /// Lives that ended since they were last asked for.
     ended: Vec<ProcessId>,
 }
@@ -168,7 +171,9 @@ impl Processes {
     ) -> Option<ProcessId> {
         let GuestProcess { pid, start_time, name, container, mappings, images } = found;
         for image in images {
-            self.files.read_guest(domain, image, symbolizer);
+            let id = self.files.guest_image(domain, image.key, symbolizer);
+            self.images.set(id, image.frames);
+            symbolizer.set_content(id, image.content);
         }
         let guest = GuestFacts { pid, start_time, mappings };
         let facts = Facts { name: Some(name), container, guest: Some(Arc::new(guest)), ..Facts::default() };
@@ -241,9 +246,9 @@ impl Processes {
         std::mem::take(&mut self.ended)
     }
 
-    /// Reads an image that a process has mapped.
+    /// Reads an image that a process has mapped: its functions, and how callers of theirs are found.
     pub(crate) fn read_image(
-        &self,
+        &mut self,
         pid: u32,
         image: ImageId,
         sampling: &dyn Sampling,
@@ -251,7 +256,15 @@ impl Processes {
     ) {
         let file = self.files.known.iter().find(|(_, id)| **id == image).map(|(file, _)| file);
         let opened = file.and_then(|file| sampling.open(pid, file));
+        if let Some(file) = &opened {
+            self.images.read(image, file);
+        }
         symbolizer.set_content(image, opened.and_then(|file| load_linked(file).ok()));
+    }
+
+    /// What tells of the frames of an image, once it was read.
+    pub(crate) fn image(&self, image: ImageId) -> Option<&unwind::Image> {
+        self.images.get(image)
     }
 
     /// Looks, not too often, whether a process tells of code that it generated. Returns its handle if there is news.
@@ -303,11 +316,6 @@ impl Files {
             true => symbolizer.add_memory(short_name(path)),
             false => symbolizer.add_image(short_name(path)),
         })
-    }
-
-    fn read_guest(&mut self, domain: DomainId, image: GuestImage, symbolizer: &mut Symbolizer) {
-        let id = self.guest_image(domain, image.key, symbolizer);
-        symbolizer.set_content(id, image.content);
     }
 
     fn map_guest(

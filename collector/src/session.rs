@@ -8,16 +8,19 @@ use std::{
 };
 
 use hv_shim::{
-    Change, DomainState, Hypervisor, Owner, ProcessKey, Record, Request, Sampling, ShimError, Taken,
+    CallGraph, Change, DomainState, Hypervisor, Owner, ProcessKey, Record, Request, Sampling, ShimError,
+    Taken,
 };
 use profile::{
-    CodeAddress, Domain, DomainId, PhysCpu, Sample, Space, Time, VcpuId,
+    Chain, ChainId, CodeAddress, Domain, DomainId, FrameId, PhysCpu, ProcessId, Sample, Space, Time, VcpuId,
     recording::{End, EndReason, Header, Host, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
+use unwind::Broken;
 
 use crate::{
     books::{self, Books, Sequences},
+    callers::{Callers, Link, Mapped},
     domains::{Domains, Filter},
     guests::{Answer, Guests},
     merge::{Merger, Timed},
@@ -127,6 +130,8 @@ pub fn record<W: Write>(
         books: Books::new(sampling.cpus(), idle),
         merger: Merger::new(sampling.cpus().len(), sampling.started()),
         namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
+        callers: Callers::default(),
+        wants_callers: options.request.call_graph != CallGraph::Off,
         domains: Domains::new(options.filter.clone()),
         processes: Processes::default(),
         guests: Guests::new(hypervisor.memories().filter(|_| options.look_into_guests)),
@@ -234,6 +239,9 @@ struct Session<'a, W: Write> {
     /// Complete, in order, and not written yet: the first of them waits for its names.
     ready: VecDeque<Pending>,
     namer: Namer,
+    callers: Callers,
+    /// Whether callers were asked for, so that their absence is a gap.
+    wants_callers: bool,
     books: Books,
     sequences: Sequences,
     writer: Writer<W>,
@@ -329,6 +337,7 @@ impl<W: Write> Session<'_, W> {
             self.processes.forget(id, &mut self.namer.symbolizer);
             self.namer.forget(id);
             self.namer.symbolizer.forget(id);
+            self.callers.forget(id);
         }
         self.processes.bury(self.clock.now(), &mut self.namer.symbolizer);
         self.namer.forget_processes(&self.processes.take_ended());
@@ -387,6 +396,9 @@ impl<W: Write> Session<'_, W> {
                     let name = &self.domains.domain(domain).name;
                     let note =
                         names.no_processes.map(|why| format!("the processes of {name} can't be told: {why}"));
+                    if let Some(code) = names.code {
+                        self.callers.set_kernel(domain, code);
+                    }
                     // What the user named holds.
                     if !self.namer.symbolizer.has_kernel(domain) {
                         self.namer.symbolizer.set_kernel(domain, KERNEL, names.symbols);
@@ -445,14 +457,8 @@ impl<W: Write> Session<'_, W> {
             (Some(whose), Some(process)) if is_process => Space::User(whose.domain, process),
             (Some(whose), _) => Space::Kernel(whose.domain),
         };
-        let address = CodeAddress::InstructionPointer(taken.instruction_pointer);
-        let chain = match self.namer.known(space, address) {
-            Some(chain) => chain,
-            None => {
-                self.read_what_names(space, address, taken);
-                self.namer.name(space, address, &mut self.writer)
-            }
-        };
+        let links = self.links(taken, space, process);
+        let chain = self.chain(&links, taken);
         self.writer.sample(Sample {
             time: taken.time,
             cpu,
@@ -465,6 +471,70 @@ impl<W: Write> Session<'_, W> {
             sequence: taken.sequence,
             chain,
         });
+    }
+
+    /// Where a sample was taken and what called that, innermost first.
+    fn links(&mut self, taken: &Taken, space: Space, process: Option<ProcessId>) -> Vec<Link> {
+        let innermost = Link::Code(space, CodeAddress::InstructionPointer(taken.instruction_pointer));
+        let mut spaces = Vec::new();
+        for captured in &taken.stretches {
+            spaces.push(match captured.owner {
+                Owner::Hypervisor => Space::Hypervisor,
+                Owner::Kernel(number) => Space::Kernel(self.domain_of(number, taken.time)),
+                Owner::Process(number) => {
+                    let whose = Whose { domain: self.domain_of(number, taken.time), number };
+                    let of_guest = captured.page_tables.map(ProcessKey::Root);
+                    let own = (space == Space::User(whose.domain, process.unwrap_or(ProcessId(0))))
+                        .then_some(process);
+                    let id = own.flatten().unwrap_or_else(|| {
+                        let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
+                        let key = of_guest.or(taken.process);
+                        self.processes.sampled(whose, key, taken.time, &*self.sampling, symbolizer, writer)
+                    });
+                    Space::User(whose.domain, id)
+                }
+            });
+        }
+        let pid = match taken.process {
+            Some(ProcessKey::Pid(pid)) => Some(pid),
+            _ => None,
+        };
+        let (symbolizer, processes) = (&mut self.namer.symbolizer, &mut self.processes);
+        let mut mapped = Mapped { symbolizer, processes, sampling: &*self.sampling, pid };
+        let stretches = spaces.iter().copied().zip(&taken.stretches);
+        let mut links = self.callers.links(stretches, &mut mapped);
+        if links.first() != Some(&innermost) {
+            links = vec![innermost];
+            if self.wants_callers {
+                links.push(Link::Gap(space, Broken::NotCopied));
+            }
+        }
+        links
+    }
+
+    /// The chain of the recording that these links make.
+    fn chain(&mut self, links: &[Link], taken: &Taken) -> ChainId {
+        let (innermost, callers) = links.split_first().expect("where the sample was taken, at least");
+        let mut caller = None;
+        for &link in callers.iter().rev() {
+            let frame = self.frame(link, taken);
+            caller = Some(self.writer.chain(Chain { caller, frame }));
+        }
+        let frame = self.frame(*innermost, taken);
+        self.writer.chain(Chain { caller, frame })
+    }
+
+    fn frame(&mut self, link: Link, taken: &Taken) -> FrameId {
+        match link {
+            Link::Gap(space, broken) => self.namer.gap(space, broken.as_str(), &mut self.writer),
+            Link::Code(space, address) => match self.namer.known(space, address) {
+                Some(frame) => frame,
+                None => {
+                    self.read_what_names(space, address, taken);
+                    self.namer.name(space, address, &mut self.writer)
+                }
+            },
+        }
     }
 
     fn domain_of(&mut self, number: u32, time: Time) -> DomainId {

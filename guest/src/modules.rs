@@ -72,7 +72,7 @@ pub struct Module {
     pub name: String,
     /// Where its code is. Up to Linux 6.3 its data follow in the same range.
     pub text: Range<u64>,
-    structure: GuestVirtual,
+    pub(crate) structure: GuestVirtual,
 }
 
 impl Kernel {

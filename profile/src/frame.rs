@@ -19,7 +19,7 @@ pub struct ChainId(pub u32);
 /// A place in somebody's code.
 ///
 /// *Named* when `function` is known; *located* when only `module` and `offset` are; neither when nothing claims
-/// the address.
+/// the address. A function without a module is none: it says why the chain has a gap here ([`Frame::is_gap`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Frame {
     /// Whose code it is.
@@ -32,6 +32,13 @@ pub struct Frame {
     pub module: Option<NameId>,
     /// The offset from the start of `function` if that is known, else from the start of `module`.
     pub offset: ImageOffset,
+}
+
+impl Frame {
+    /// Whether it stands for callers that could not be found: its function says why.
+    pub fn is_gap(&self) -> bool {
+        self.function.is_some() && self.module.is_none()
+    }
 }
 
 /// A call chain: a frame and the chain of its caller. Chains that share their outer frames share them here too.

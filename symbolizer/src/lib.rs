@@ -44,6 +44,6 @@ pub use elf::{Linked, LinkedFunction};
 pub use error::{ParseError, SymbolizerError};
 pub use image::{Executable, Image};
 pub use load::{ImageFile, load, load_linked};
-pub use mapped::ImageId;
+pub use mapped::{ImageId, Place};
 pub use symbolizer::{Resolved, Symbolizer};
 pub use table::{Symbol, SymbolTable};

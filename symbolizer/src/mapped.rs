@@ -13,6 +13,19 @@ use crate::{Resolved, SymbolTable, elf::Linked};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageId(u32);
 
+/// What is at an address of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Code of an image that nobody has looked into yet.
+    Unread(ImageId),
+    /// Code of an image, which has it at this linked address.
+    Linked(ImageId, u64),
+    /// Code with no file behind it.
+    Memory,
+    /// Code of an image that can't be read.
+    Unreadable,
+}
+
 /// What each process has mapped.
 #[derive(Debug, Default)]
 pub(crate) struct Mapped {
@@ -102,6 +115,20 @@ impl Mapped {
     pub(crate) fn unread_at(&self, process: ProcessId, address: u64) -> Option<ImageId> {
         let (_, mapping) = self.mapping_at(process, address)?;
         matches!(self.images[mapping.image.0 as usize].content, Content::Unread).then_some(mapping.image)
+    }
+
+    /// What a process has at an address; none where it has no code.
+    pub(crate) fn place(&self, process: ProcessId, address: u64) -> Option<Place> {
+        let (start, mapping) = self.mapping_at(process, address)?;
+        Some(match &self.images[mapping.image.0 as usize].content {
+            Content::Unread => Place::Unread(mapping.image),
+            Content::Memory => Place::Memory,
+            Content::Unreadable => Place::Unreadable,
+            Content::Read(linked) => {
+                let at = linked.address_of((address - start).wrapping_add(mapping.offset));
+                at.map_or(Place::Unreadable, |at| Place::Linked(mapping.image, at))
+            }
+        })
     }
 
     fn mapping_at(&self, process: ProcessId, address: u64) -> Option<(u64, Mapping)> {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use profile::{CodeAddress, DomainId, ImageOffset, ProcessId, Space};
 
-use crate::{Executable, ImageId, Linked, SymbolTable, SymbolizerError, mapped::Mapped};
+use crate::{Executable, ImageId, Linked, Place, SymbolTable, SymbolizerError, mapped::Mapped};
 
 /// What the hypervisor's image is called.
 const HYPERVISOR: &str = "xen";
@@ -119,6 +119,11 @@ impl Symbolizer {
             Space::User(_, process) => self.mapped.unread_at(process, address.for_lookup()),
             Space::Hypervisor | Space::Kernel(_) => None,
         }
+    }
+
+    /// What a process has mapped at an address; none where it has no code.
+    pub fn place(&self, process: ProcessId, address: u64) -> Option<Place> {
+        self.mapped.place(process, address)
     }
 
     /// Drops all that is known of a domain, which died or booted anew.

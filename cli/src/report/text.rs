@@ -56,6 +56,9 @@ fn header(out: &mut impl Write, event: &EventReport, cpu_time_s: f64) -> io::Res
     if let Some(quiet_s) = event.quiet_s.filter(|&quiet_s| quiet_s > 0.0) {
         field(out, "Quiet", &format!("{quiet_s:.1} s of CPU time in which the sampler was silent"), WARNING)?;
     }
+    if let Some(complete) = complete_chains(event) {
+        field(out, "Callers", &complete, Style::new())?;
+    }
     let (loss, style) = loss(event);
     field(out, "Lost", &loss, style)
 }
@@ -77,6 +80,19 @@ fn loss(event: &EventReport) -> (String, Style) {
         text += &format!("; {} filtered", grouped(filtered));
     }
     (text, if lost > 0 { WARNING } else { Style::new() })
+}
+
+/// How much of the weight has callers up to an outermost function; none where they were not asked for.
+fn complete_chains(event: &EventReport) -> Option<String> {
+    let (mut complete, mut whole) = (0.0, 0.0);
+    for domain in &event.domains {
+        for (&mode, share) in &domain.complete_chains {
+            let weight = domain.modes.get(mode) as f64;
+            complete += share * weight;
+            whole += weight;
+        }
+    }
+    (whole > 0.0).then(|| format!("complete in {} of the {}", percent(complete / whole), measure(event)))
 }
 
 fn domains(event: &EventReport) -> Table<10> {
@@ -230,7 +246,7 @@ fn field(out: &mut impl Write, label: &str, text: &str, style: Style) -> io::Res
 }
 
 /// The colour of a mode: that of the flame graphs, as far as terminals have it.
-fn color(mode: Mode) -> Style {
+pub(super) fn color(mode: Mode) -> Style {
     match mode {
         Mode::Hypervisor => AnsiColor::Red,
         Mode::Kernel => AnsiColor::Yellow,
@@ -241,15 +257,15 @@ fn color(mode: Mode) -> Style {
 }
 
 /// What weights are, in words.
-fn measure(event: &EventReport) -> String {
+pub(super) fn measure(event: &EventReport) -> String {
     if event.unit == "ns" { "time".to_owned() } else { Visible(&event.unit).to_string() }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
 

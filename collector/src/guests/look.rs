@@ -15,12 +15,13 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 use guest::{
-    Content, Elf, FileBytes, FileId, Frames, FunctionList, FunctionSource, GuestMemory, GuestPhysical,
-    Kernel, Limits, Look, Missing, Tasks,
+    Content, Elf, FileBytes, FileId, FrameTables, Frames, FunctionList, FunctionSource, GuestMemory,
+    GuestPhysical, Kernel, Limits, Look, Missing, Tasks,
 };
 use hv_shim::Memories;
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind};
 use symbolizer::{Linked, LinkedFunction, SymbolTable};
+use unwind::{KernelCode, OrcTable};
 
 /// A look's real time; the guest that takes all of it forges something.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
@@ -48,6 +49,8 @@ pub(crate) enum Answer {
 /// A guest's kernel, by its own symbols.
 pub(crate) struct KernelNames {
     pub(crate) symbols: SymbolTable,
+    /// How callers are found in its code; none where that can't be read.
+    pub(crate) code: Option<KernelCode>,
     /// Why its processes can't be told, if they can't.
     pub(crate) no_processes: Option<String>,
 }
@@ -89,6 +92,8 @@ pub(crate) struct GuestImage {
     pub(crate) key: (String, Image),
     /// None where it can't be read: its code is located then, and not named.
     pub(crate) content: Option<Linked>,
+    /// What it has of tables by which callers are found.
+    pub(crate) frames: FrameTables,
 }
 
 impl GuestMapping {
@@ -141,6 +146,7 @@ impl Worker {
         let kernel = Kernel::find(&look, root.0).map_err(|error| error.to_string())?;
         let names = KernelNames {
             symbols: symbols(&kernel, &look)?,
+            code: code(&kernel, &look),
             no_processes: kernel.tasks(&look).err().map(|error| error.to_string()),
         };
         self.kernel = Some(kernel);
@@ -160,8 +166,8 @@ impl Worker {
         let mut images = Vec::new();
         for mapping in &mappings {
             if mapping.image != Image::Memory && self.read.insert(mapping.key()) {
-                images
-                    .push(GuestImage { key: mapping.key(), content: content(kernel, &look, mapping.image) });
+                let (content, frames) = content(kernel, &look, mapping.image).unwrap_or_default();
+                images.push(GuestImage { key: mapping.key(), content, frames });
             }
         }
         Some(GuestProcess {
@@ -216,6 +222,14 @@ fn symbols(kernel: &Kernel, look: &Look<'_>) -> Result<SymbolTable, String> {
     table.map_err(|error| format!("its symbols can't be used: {error}"))
 }
 
+/// How callers are found in a kernel and its modules.
+fn code(kernel: &Kernel, look: &Look<'_>) -> Option<KernelCode> {
+    let own = kernel.orc(look).ok()?;
+    let tables = [own].into_iter().chain(kernel.orc_of_modules(look).unwrap_or_default());
+    let parsed = tables.filter_map(|table| OrcTable::parse(table.at.0, &table.addresses, &table.entries));
+    Some(KernelCode::new(parsed, kernel.thunks()))
+}
+
 fn described(mapping: guest::Mapping) -> GuestMapping {
     let (offset, path, image) = match mapping.content {
         Content::File(piece) => (piece.offset, piece.path, Image::File(piece.file)),
@@ -228,17 +242,22 @@ fn described(mapping: guest::Mapping) -> GuestMapping {
     GuestMapping { addresses: mapping.range, offset, path, image }
 }
 
-/// The functions of what a process has mapped, as far as the guest has the file's pages in memory.
-fn content(kernel: &Kernel, look: &Look<'_>, image: Image) -> Option<Linked> {
+/// The functions of what a process has mapped and the tables of its frames, as far as the guest has the file's pages in
+/// memory.
+fn content(kernel: &Kernel, look: &Look<'_>, image: Image) -> Option<(Option<Linked>, FrameTables)> {
     match image {
         Image::Memory => None,
-        Image::Vdso => linked(&kernel.vdso(look).ok()?[..], look),
-        Image::File(file) => linked(&kernel.file(look, file).ok()?, look),
+        Image::Vdso => parsed(&kernel.vdso(look).ok()?[..], look),
+        Image::File(file) => parsed(&kernel.file(look, file).ok()?, look),
     }
 }
 
-fn linked(file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<Linked> {
+fn parsed(file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<(Option<Linked>, FrameTables)> {
     let elf = Elf::read(file, look.budget()).ok()?;
+    Some((linked(&elf, file, look), elf.frame_tables(file, look.budget())))
+}
+
+fn linked(elf: &Elf, file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<Linked> {
     let functions = |source| elf.functions(file, look.budget(), source).ok();
     let whole = functions(FunctionSource::SymbolTable).filter(|list: &FunctionList| list.missing() == 0);
     // What a stripped file has besides its dynamic symbols, it has for exactly this.

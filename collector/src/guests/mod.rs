@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use hv_shim::{Memories, Taken};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Mode};
 
-pub(crate) use self::look::{Answer, GuestImage, GuestMapping, GuestProcess, Image};
+pub(crate) use self::look::{Answer, GuestMapping, GuestProcess, Image};
 use self::look::{Question, Worker};
 
 /// For how long samples wait for their kernel's names, and for a process of a kernel that is known.

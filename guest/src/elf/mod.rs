@@ -5,6 +5,7 @@
 //! dynamic section and what that leads to, so that these are what is relied upon. Section headers, and with them the
 //! full symbol table, lie at the file's end and are there only if something else read them.
 
+mod frames;
 mod functions;
 mod sparse;
 mod tables;
@@ -12,6 +13,7 @@ mod xz;
 
 use std::ops::Range;
 
+pub use frames::{FrameTables, Part};
 pub use functions::{Function, FunctionList, FunctionSource};
 
 use crate::{
@@ -33,6 +35,8 @@ const ET_DYN: u16 = 3;
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_NOTE: u32 = 4;
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+const PF_W: u32 = 2;
 const PF_X: u32 = 1;
 
 /// Why nothing can be said of a file.
@@ -83,6 +87,8 @@ pub struct ElfSegment {
     pub memory_size: u64,
     /// Whether it is code.
     pub executable: bool,
+    /// Whether it may be changed.
+    pub writable: bool,
 }
 
 /// An ELF file: what its headers say.
@@ -94,6 +100,8 @@ pub struct Elf {
     pub segments: Vec<ElfSegment>,
     dynamic: Option<Range<u64>>,
     notes: Vec<Range<u64>>,
+    /// The address of `.eh_frame_hdr`.
+    eh_frame_header: Option<u64>,
     sections: SectionHeaders,
 }
 
@@ -150,6 +158,7 @@ impl Elf {
             segments: Vec::new(),
             dynamic: None,
             notes: Vec::new(),
+            eh_frame_header: None,
             sections,
         };
         for header in headers.chunks_exact(PROGRAM_HEADER) {
@@ -168,7 +177,9 @@ impl Elf {
                 address: u64_at(header, 16),
                 memory_size: u64_at(header, 40),
                 executable: u32_at(header, 4) & PF_X != 0,
+                writable: u32_at(header, 4) & PF_W != 0,
             }),
+            PT_GNU_EH_FRAME => self.eh_frame_header = Some(u64_at(header, 16)),
             PT_DYNAMIC => self.dynamic = Some(range),
             PT_NOTE => self.notes.push(range),
             _ => {}

@@ -46,6 +46,11 @@ impl Sparse {
         Ok(sparse)
     }
 
+    /// All of its bytes, those that are missing as zeros.
+    pub(crate) fn with_zeros(self) -> Vec<u8> {
+        self.bytes
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }

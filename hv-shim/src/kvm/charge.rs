@@ -80,7 +80,7 @@ impl Converter<'_> {
         let weight = self.weight(&sample);
         let sequence = self.books.written + self.books.lost;
         self.books.written += 1;
-        Some(self.charge(&sample, sequence, weight))
+        Some(self.charge(sample, sequence, weight))
     }
 
     /// What a sample stands for: what was counted; on a clock a mean period, or where something ran all the time the
@@ -105,8 +105,8 @@ impl Converter<'_> {
             && self.idle.is_none_or(|idle| idle.contains(sample.instruction_pointer))
     }
 
-    fn charge(&mut self, sample: &PerfSample, sequence: u64, weight: u64) -> Taken {
-        let &PerfSample { mode, instruction_pointer, pid, tid, time, .. } = sample;
+    fn charge(&mut self, sample: PerfSample, sequence: u64, weight: u64) -> Taken {
+        let PerfSample { mode, instruction_pointer, pid, tid, time, callers, .. } = sample;
         let vcpu = match mode {
             CpuMode::Guest => Some(self.known.running_guest(pid, tid)),
             CpuMode::Kernel | CpuMode::User => self.known.of_thread(tid),
@@ -134,7 +134,8 @@ impl Converter<'_> {
             process: of_host.then_some(ProcessKey::Pid(pid)),
             page_tables: None,
             instruction_pointer,
-            stretches: Vec::new(),
+            // What the kernel captures while a guest runs is of the thread that runs it.
+            stretches: if of_host { callers } else { Vec::new() },
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     perf::{self, Counter, Pace, Scope, Setting},
     vcpus::Vcpus,
 };
-use crate::{Check, Outcome, ShimError, own_kernel::OwnKernel};
+use crate::{CallGraph, Check, Outcome, ShimError, own_kernel::OwnKernel};
 
 /// A slow pace: nothing is enabled here.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -36,8 +36,13 @@ fn machine() -> Check {
         Ok(online) => online.first().copied().unwrap_or(0),
         Err(error) => return fail(name, error.to_string(), "mount /sys"),
     };
-    let open =
-        |scope, kernel| Setting { scope, kernel }.sampler(cpu, Counter::Clock, Pace::Period(SECOND_NS));
+    let open = |scope, kernel| {
+        Setting { scope, kernel, call_graph: CallGraph::Off }.sampler(
+            cpu,
+            Counter::Clock,
+            Pace::Period(SECOND_NS),
+        )
+    };
     let Err(error) = open(Scope::Machine, true) else {
         return pass(name, "the whole machine may be sampled");
     };
@@ -65,7 +70,7 @@ fn counters() -> Check {
     let clock =
         "the kernel's clock serves instead: code that runs with interrupts off is not seen where it runs";
     let cpu = cpus::online().ok().and_then(|online| online.first().copied()).unwrap_or(0);
-    let setting = Setting { scope: Scope::Machine, kernel: true };
+    let setting = Setting { scope: Scope::Machine, kernel: true, call_graph: CallGraph::Off };
     match setting.sampler(cpu, Counter::Cycles, Pace::Hertz(1)) {
         Ok(_) if perf::counts_cycles() => pass(name, "the processor's cycles can be counted"),
         Ok(_) => warn(name, "the processor's counters do not count (an emulated or broken unit)", clock),

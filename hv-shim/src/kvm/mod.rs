@@ -4,6 +4,7 @@
 //! virtual machine monitor does there in user space its `backend` mode.
 
 mod accounting;
+mod callers;
 mod changes;
 mod charge;
 mod cpus;

@@ -8,6 +8,9 @@ use std::{
 
 use perf_event_open_sys::{bindings as sys, ioctls};
 
+use super::callers;
+use crate::CallGraph;
+
 /// Who may use events without privileges: the higher, the fewer.
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
@@ -46,6 +49,8 @@ pub(super) struct SampleLayout {
     pub(super) period: bool,
     /// What the event and its count of switches have counted so far.
     pub(super) counts: Option<CountLayout>,
+    /// What was captured of callers.
+    pub(super) call_graph: CallGraph,
 }
 
 /// What stands for each event of a group.
@@ -70,6 +75,8 @@ pub(super) struct Setting {
     pub(super) scope: Scope,
     /// Whether the kernel's own code is sampled: users of [`Scope::Children`] may not see it.
     pub(super) kernel: bool,
+    /// What is captured of callers.
+    pub(super) call_graph: CallGraph,
 }
 
 impl Setting {
@@ -108,6 +115,7 @@ impl Setting {
             }
             Pace::Period(period) => attributes.__bindgen_anon_1.sample_period = period,
         }
+        callers::ask(&mut attributes, self.call_graph, self.kernel);
         let period = matches!(pace, Pace::Hertz(_));
         // A CPU may be idle between two samples of a clock without a sample that shows it; not without a switch.
         let with_switches = counter == Counter::Clock && self.scope == Scope::Machine;
@@ -130,7 +138,8 @@ impl Setting {
             with_switches.then_some(if tells_lost { CountLayout::ValueAndLost } else { CountLayout::Value });
         let switches =
             with_switches.then(|| self.switches(cpu, attributes.read_format, &file)).transpose()?;
-        Ok(PerfEvent { file, switches, tells_lost, layout: SampleLayout { period, counts } })
+        let layout = SampleLayout { period, counts, call_graph: self.call_graph };
+        Ok(PerfEvent { file, switches, tells_lost, layout })
     }
 
     /// Opens what counts how often a CPU goes over to another thread, whenever `leader` counts.

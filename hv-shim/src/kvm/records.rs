@@ -5,8 +5,11 @@
 
 use perf_event_open_sys::bindings as sys;
 
-use super::perf::{CountLayout, SampleLayout};
-use crate::{MappedFile, Mapping};
+use super::{
+    callers,
+    perf::{CountLayout, SampleLayout},
+};
+use crate::{Captured, MappedFile, Mapping};
 
 /// `PERF_RECORD_MISC_CPUMODE_MASK` and its values.
 const MODE: u16 = 7;
@@ -55,7 +58,7 @@ pub(super) enum PerfRecord {
 }
 
 /// A sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PerfSample {
     pub(super) mode: CpuMode,
     pub(super) instruction_pointer: u64,
@@ -66,6 +69,8 @@ pub(super) struct PerfSample {
     pub(super) period: Option<u64>,
     /// How often its CPU had gone over to another thread, where that is counted.
     pub(super) switches: Option<u64>,
+    /// What of the host's callers was captured, innermost first.
+    pub(super) callers: Vec<Captured>,
 }
 
 /// Where the processor was.
@@ -106,7 +111,8 @@ fn decode(kind: u32, misc: u16, mut fields: Fields<'_>, layout: SampleLayout) ->
             Some(counts) => Some(fields.second_count(counts)?),
             None => None,
         };
-        let sample = PerfSample { mode, instruction_pointer, pid, tid, time, period, switches };
+        let callers = callers::read(&mut fields, layout.call_graph)?;
+        let sample = PerfSample { mode, instruction_pointer, pid, tid, time, period, switches, callers };
         return Some(PerfRecord::Sample(sample));
     }
     let time = fields.trailing_time()?;
@@ -148,16 +154,16 @@ fn decode(kind: u32, misc: u16, mut fields: Fields<'_>, layout: SampleLayout) ->
 }
 
 /// What is left of a record.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (value, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*value)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_ne_bytes)
     }
 
@@ -175,6 +181,13 @@ impl Fields<'_> {
                 Some(second)
             }
         }
+    }
+
+    /// Passes over so many bytes.
+    pub(super) fn skip(&mut self, length: u64) -> Option<&'a [u8]> {
+        let (skipped, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
+        self.0 = rest;
+        Some(skipped)
     }
 
     /// The time at the end of all records but samples, behind the thread; both are cut off.
@@ -234,6 +247,7 @@ mod tests {
             time: 1_000,
             period: None,
             switches: None,
+            callers: Vec::new(),
         };
         let expected = [
             PerfRecord::Sample(sample),
@@ -255,7 +269,7 @@ mod tests {
                 _ => None,
             }
         };
-        let layout = |period, counts| SampleLayout { period, counts };
+        let layout = |period, counts| SampleLayout { period, counts, ..SampleLayout::default() };
         let common = [0x1234, pair(7, 8), 1_000];
         let with = |more: &[u64]| [&common, more].concat();
         let value = Some(CountLayout::Value);

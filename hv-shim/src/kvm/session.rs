@@ -12,7 +12,7 @@ use std::{
 use profile::{CpuAccount, Event, LossCause, PhysCpu, Source, Time};
 
 use super::{
-    HOST,
+    HOST, callers,
     changes::change,
     charge::{Books, Converter},
     cpus,
@@ -39,7 +39,7 @@ const SAMPLE_BYTES: f64 = 72.0;
 const BUFFERED_S: f64 = 4.0;
 
 /// Bounds of a buffer that the user did not ask for, and of the one for news of processes.
-const RING_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
+const RING_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=8 << 20;
 const CHANGES_BYTES: usize = 128 << 10;
 
 /// A record becomes visible this much after its time at the latest: between the two lies what an interrupt handler
@@ -103,8 +103,8 @@ pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> 
     let (setting, counter) = choose(request, by_clock, first, &mut notes)?;
     let ring_bytes = request.ring_bytes.map_or_else(
         || {
-            ((request.rate_hz * BUFFERED_S * SAMPLE_BYTES) as usize)
-                .clamp(*RING_BYTES.start(), *RING_BYTES.end())
+            let sample = SAMPLE_BYTES + f64::from(callers::bytes(request.call_graph));
+            ((request.rate_hz * BUFFERED_S * sample) as usize).clamp(*RING_BYTES.start(), *RING_BYTES.end())
         },
         |bytes| bytes as usize,
     );
@@ -191,7 +191,7 @@ fn choose(
     cpu: u32,
     notes: &mut Vec<String>,
 ) -> Result<(Setting, Counter), ShimError> {
-    let mut setting = Setting { scope: Scope::Machine, kernel: true };
+    let mut setting = Setting { scope: Scope::Machine, kernel: true, call_graph: request.call_graph };
     let cycles =
         |setting: Setting| setting.sampler(cpu, Counter::Cycles, Pace::Hertz(hertz(request.rate_hz)));
     let mut tried = cycles(setting);

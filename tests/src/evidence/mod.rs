@@ -6,4 +6,5 @@ pub mod bootstrap;
 pub mod complaints;
 pub mod figures;
 pub mod observed;
+pub mod paths;
 pub mod report;

@@ -11,6 +11,7 @@ mod cost;
 mod lives;
 mod own_guest;
 mod own_machine;
+mod paths;
 
 // What they are answered with.
 #[path = "../xen/host.rs"]

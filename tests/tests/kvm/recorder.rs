@@ -33,6 +33,11 @@ impl Recorder {
         Some(Self { folder: tempfile::tempdir().unwrap() })
     }
 
+    /// A folder that goes with it.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     fn file(&self) -> PathBuf {
         self.folder.path().join("recording.xsr")
     }
