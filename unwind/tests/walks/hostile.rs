@@ -72,7 +72,7 @@ proptest! {
     ) {
         let addresses: Vec<u8> = addresses.into_iter().flat_map(u32::to_le_bytes).collect();
         let table = OrcTable::parse(0xffff_ffff_8100_0000, &addresses, &entries.concat());
-        let kernel = KernelCode::new(table, vec![0x10..0x30]);
+        let kernel = KernelCode::new(table, Vec::from_iter([0x10..0x20, 0x20..0x30]));
         let ip = 0xffff_ffff_8100_0000 | registers.ip & 0x3ff;
         let registers = Registers { ip, sp: at, ..registers };
         let stretch = Stretch::Copied { registers, stacks: vec![StackPiece { address: at, bytes: stack }] };

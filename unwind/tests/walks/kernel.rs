@@ -91,8 +91,13 @@ fn an_interrupt_of_a_system_call_leads_to_the_process() {
         // Function 1 stands at the top of the interrupts' stack, with the other stack's address; the return address is
         // below where that leads.
         let (chain, entered) = walk(&kernel, function(0), IRQ_STACK, vec![irq, piece(STACK, &words)]);
-        let expected =
-            [Interrupted(function(0)), Returns(function(1)), Returns(function(2)), Interrupted(function(3)), Returns(function(4))];
+        let expected = [
+            Interrupted(function(0)),
+            Returns(function(1)),
+            Returns(function(2)),
+            Interrupted(function(3)),
+            Returns(function(4)),
+        ];
         assert_eq!((&chain.frames[..], chain.end), (&expected[..], End::Complete), "new layout: {new}");
         let Entered::FromProcess(registers) = entered else { panic!("{entered:?}") };
         assert_eq!((registers.ip, registers.sp, registers.bp), (0x40_1000, 0x7ffe_0000, 6));
