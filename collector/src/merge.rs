@@ -127,6 +127,34 @@ mod tests {
         assert_eq!(merger.ready().collect::<Vec<_>>(), [90, 100]);
     }
 
+    /// A quarter of them sleeps, the others are read one after the other.
+    #[test]
+    fn the_samples_of_256_cpus_come_in_order_and_none_is_lost() {
+        const CPUS: u64 = 256;
+        let mut merger = Merger::new(CPUS as usize, Time(0));
+        let mut seen: Vec<u64> = Vec::new();
+        let mut pushed = 0;
+        for round in 1..=50 {
+            for cpu in 0..CPUS {
+                if cpu % 4 == 3 {
+                    merger.advance(cpu as usize, Watermark::Asleep);
+                    continue;
+                }
+                // Between the last round's watermark and this one's.
+                let times = (0..8).map(|number| (round - 1) * 1_000 + 1 + (cpu * 37 + number * 101) % 900);
+                let mut times: Vec<u64> = times.collect();
+                times.sort();
+                pushed += times.len();
+                times.into_iter().for_each(|time| merger.push(cpu as usize, time));
+                merger.advance(cpu as usize, Watermark::At(Time(round * 1_000)));
+            }
+            seen.extend(merger.ready());
+        }
+        seen.extend(merger.rest());
+        assert_eq!(seen.len(), pushed);
+        assert!(seen.is_sorted());
+    }
+
     #[test]
     fn a_cpu_that_is_gone_is_not_waited_for() {
         let mut merger = Merger::new(2, Time(0));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use abi::record::{DOMAIN_IDLE, Guest, Mode};
 use sampler::{
     Machine, interrupted,
-    probe::{CodeRange, Layout, Refusal, Svm, Symbols, layout},
+    probe::{CodeRange, Layout, Refusal, Svm, Symbols, is_present, layout},
 };
 
 /// Memory in words, by address; what is not there reads as zero. Words may lie anywhere.
@@ -46,7 +46,6 @@ const IDLE_DOMAIN: u64 = HEAP;
 const DOM_XEN: u64 = HEAP + 0x1000;
 const DOM0: u64 = HEAP + 0x2000;
 const GUEST: u64 = HEAP + 0x3000;
-const IDLE: [u64; 2] = [HEAP + 0x4000, HEAP + 0x6000];
 const VCPU: u64 = HEAP + 0x8000;
 const VMCB: u64 = HEAP + 0xb000;
 const STACK_TOP: u64 = HEAP + 0x20000;
@@ -57,13 +56,18 @@ const VMCB_FIELD: u64 = 0x5c0;
 const FRAME: u64 = STACK_TOP - 0x38 - 8 - 200;
 const PER_CPU: u64 = 0x1000;
 
+/// A CPU's idle vCPU.
+fn idle(cpu: u64) -> u64 {
+    HEAP + 0x100_0000 + cpu * 0x2000
+}
+
 fn symbols() -> Symbols {
     Symbols {
-        idle_vcpu: DATA,
-        cpu_online_map: DATA + 0x100,
-        cpu_present_map: DATA + 0x140,
-        per_cpu_offset: DATA + 0x200,
-        curr_vcpu: DATA + 0x300,
+        idle_vcpu: DATA + 0x30_0000,
+        cpu_online_map: DATA + 0x10_0000,
+        cpu_present_map: DATA + 0x10_0400,
+        per_cpu_offset: DATA + 0x20_0000,
+        curr_vcpu: DATA + 0x1000_0000,
         dom_xen: DATA + 0x400,
         hardware_domain: DATA + 0x408,
         toggle_guest_mode: TEXT + 0x1000,
@@ -77,14 +81,21 @@ fn symbols() -> Symbols {
     }
 }
 
-/// A machine of two CPUs, the second of which runs a guest's vCPU; `domain_field` is what differs between versions.
+/// A machine of two CPUs; `domain_field` is what differs between versions.
 fn xen(domain_field: u64) -> Xen {
+    xen_of(2, domain_field)
+}
+
+/// A machine of so many CPUs, the second of which runs a guest's vCPU.
+fn xen_of(cpus: u64, domain_field: u64) -> Xen {
     let (mut xen, symbols) = (Xen::default(), symbols());
-    xen.word(symbols.cpu_online_map, 0b11);
+    for map in [symbols.cpu_online_map, symbols.cpu_present_map] {
+        (0..cpus.div_ceil(64)).for_each(|word| xen.word(map + 8 * word, u64::MAX >> (64 - cpus.min(64))));
+    }
     for (domain, number) in [(IDLE_DOMAIN, 0x7fff), (DOM_XEN, 0x7ff2), (DOM0, 0), (GUEST, 3)] {
         xen.word(domain, number);
     }
-    for (cpu, vcpu) in (0..).zip(IDLE) {
+    for (cpu, vcpu) in (0..cpus).map(|cpu| (cpu, idle(cpu))) {
         xen.word(symbols.idle_vcpu + 8 * cpu, vcpu);
         xen.word(vcpu, cpu | cpu << 32);
         xen.word(vcpu + domain_field, IDLE_DOMAIN);
@@ -133,6 +144,20 @@ fn everything_is_found_where_versions_differ() {
     }
 }
 
+/// As many as Xen is built for, and of those that there are the last one's state is looked at, too.
+#[test]
+fn machines_of_any_size_are_probed_to_their_last_cpu() {
+    for cpus in [1 << 8, 1 << 12] {
+        let mut xen = xen_of(cpus, 0x10);
+        let found = layout(&xen, &symbols(), STACK_TOP, cpus).unwrap();
+        assert_eq!((found.vcpu_domain, found.vcpu_flags), (0x10, Some(FLAGS)));
+        assert!((0..cpus).all(|cpu| is_present(&xen, &symbols(), cpu)));
+        assert!(!is_present(&xen, &symbols(), cpus));
+        xen.word(idle(cpus - 1) + 0x10, DOM0);
+        assert_eq!(layout(&xen, &symbols(), STACK_TOP, cpus), Err(Refusal::VcpuDomain));
+    }
+}
+
 #[test]
 fn whatever_does_not_fit_is_refused_by_name() {
     let s = symbols();
@@ -142,8 +167,8 @@ fn whatever_does_not_fit_is_refused_by_name() {
         probed(&xen).unwrap_err()
     };
     assert_eq!(refused(IDLE_DOMAIN, 1), Refusal::VcpuDomain);
-    assert_eq!(refused(IDLE[1] + 0x10, DOM0), Refusal::VcpuDomain);
-    assert_eq!(refused(IDLE[1], 7), Refusal::IdleVcpu);
+    assert_eq!(refused(idle(1) + 0x10, DOM0), Refusal::VcpuDomain);
+    assert_eq!(refused(idle(1), 7), Refusal::IdleVcpu);
     assert_eq!(refused(DOM_XEN, 1), Refusal::Domain);
     assert_eq!(refused(DOM0, 1), Refusal::Domain);
     assert_eq!(refused(STACK_TOP - 0x38, GUEST), Refusal::CpuInfo);
@@ -157,7 +182,7 @@ fn whatever_does_not_fit_is_refused_by_name() {
 #[test]
 fn the_kernel_mode_flag_is_used_only_where_all_idle_vcpus_confirm_it() {
     let mut xen = xen(0x10);
-    xen.word(IDLE[0] + FLAGS, 4);
+    xen.word(idle(0) + FLAGS, 4);
     assert_eq!(probed(&xen).unwrap().vcpu_flags, None);
 }
 
@@ -248,7 +273,7 @@ fn an_intel_guest_is_told_by_who_called_the_handler() {
 fn the_hypervisors_own_work_belongs_to_nobody() {
     let mut xen = xen(0x10);
     let layout = probed(&xen).unwrap();
-    xen.word(STACK_TOP - 0x38, IDLE[1]);
+    xen.word(STACK_TOP - 0x38, idle(1));
     xen.word(FRAME - 0x200 + RIP, TEXT + 0x10);
     let sample = interrupted::sample(&xen, &layout, STACK_TOP, FRAME - 0x200, 0, 0, 0);
     assert_eq!((sample.mode, sample.domain), (Mode::Hypervisor, DOMAIN_IDLE));
