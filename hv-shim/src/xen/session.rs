@@ -187,7 +187,7 @@ impl Sampling for Session {
 
     fn quiesce(&mut self) -> Result<(), ShimError> {
         let shared = self.shared();
-        shared.lease().command.store(COMMAND_QUIET, Ordering::SeqCst);
+        let silenced = shared.lease().command.swap(COMMAND_QUIET, Ordering::SeqCst) == COMMAND_QUIET;
         // Every sample after the store finds the command. One that was begun before it is waited for.
         let deadline = Instant::now() + Duration::from_secs(2);
         while shared.rings.iter().any(rings::Ring::at_work) {
@@ -204,6 +204,13 @@ impl Sampling for Session {
                 "nothing was sampled for {:.1} s of CPU time, because the collector did not run",
                 quiet_ns as f64 / 1e9
             ));
+        }
+        if silenced {
+            self.notes.push(
+                "the shim was told to be quiet while this was recorded (`xenoscope quiet`): nothing was sampled from \
+                 then on"
+                    .into(),
+            );
         }
         self.notes.extend(self.counting.outcome(&accounts, self.max_overhead, shortest_ns));
         Ok(())
