@@ -30,6 +30,9 @@ const ARGUMENTS: usize = SYSCTL_UNION + 8;
 const QUIESCE_NS: u32 = 100_000_000;
 const TRIES: usize = 10;
 
+/// How often it is tried where Xen refuses at once to revert: somebody else's action may be going on, for a moment.
+const TRIES_REFUSED: usize = 3;
+
 /// How many payloads are listed, and how much text of each.
 const LISTED: usize = 16;
 const TEXT: usize = 1024;
@@ -152,6 +155,8 @@ fn act(
         };
         let done = xen.sysctl(&op).map(|_| ());
         lap();
+        // Only the payload that was applied last can be reverted.
+        let in_the_way = action == ACTION_REVERT && is_busy(&done);
         // Unloading is over with the call, and the payload gone.
         let done = match action {
             ACTION_UNLOAD => done,
@@ -160,15 +165,23 @@ fn act(
         match done {
             Ok(()) => break,
             // Not all CPUs came together in time: nothing was changed.
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ETIMEDOUT)) && attempt < TRIES =>
-            {
+            Err(_) if is_busy(&done) && attempt < if in_the_way { TRIES_REFUSED } else { TRIES } => {
                 thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) if in_the_way => {
+                let hint = " (another livepatch was applied on top of it: revert that one first; the shim stays quiet \
+                    meanwhile)";
+                return Err(ShimError::Livepatch { action: word, error, hint });
             }
             Err(error) => return Err(failed(error)),
         }
     }
     Ok(longest)
+}
+
+fn is_busy(done: &io::Result<()>) -> bool {
+    let code = done.as_ref().err().and_then(io::Error::raw_os_error);
+    matches!(code, Some(libc::EBUSY | libc::ETIMEDOUT))
 }
 
 /// Waits until an action is over: while it is not, its result is EAGAIN.
@@ -191,9 +204,6 @@ fn refused(action: &'static str, error: io::Error) -> ShimError {
         (_, Some(libc::ENOSYS | libc::EOPNOTSUPP)) => return ShimError::NoLivepatch,
         ("upload", Some(libc::EINVAL | libc::ENOENT)) => {
             " (`xl dmesg` has the loader's words; a build id that is not the running Xen's is one)"
-        }
-        ("revert", Some(libc::EBUSY)) => {
-            " (another livepatch was applied on top of it: revert that one first; the shim stays quiet meanwhile)"
         }
         (_, Some(libc::EBUSY | libc::ETIMEDOUT)) => {
             " (the machine is too busy to stop all CPUs in time: try again)"
@@ -218,7 +228,7 @@ mod tests {
         }
         let refused = told("upload", libc::EINVAL);
         assert!(refused.contains("refused to upload") && refused.contains("build id"), "{refused}");
-        assert!(told("revert", libc::EBUSY).contains("applied on top"));
+        assert!(told("revert", libc::EBUSY).contains("try again"));
         assert!(told("apply", libc::ETIMEDOUT).contains("try again"));
     }
 }
