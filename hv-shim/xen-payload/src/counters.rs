@@ -13,7 +13,7 @@ use core::{
 
 use abi::{
     pmu::{MAX_EVENTS, TRUST_ASSUME, Unusable},
-    record::SOURCE_PMU,
+    record::{SOURCE_PMU, Sample},
     ring::{Loss, WATERMARK_ASLEEP},
 };
 use sampler::{
@@ -353,11 +353,19 @@ fn is_ours(cpu: &Cpu, regs: u64, before: u64) -> bool {
     let Work { unit, budget } = &mut *inside.work;
     let moment = moment(cpu, budget.shortest_ns());
     let may_sample = may_sample(counters, moment.now);
+    // A CPU that is only disturbed in its sleep promises nothing by a time, but for as long as this lasts.
+    let watermark = &header.watermark.0;
+    let asleep = watermark.load(Ordering::Relaxed) == WATERMARK_ASLEEP;
+    watermark.store(moment.now, Ordering::Release);
+    let mut interrupted = None;
     let verdict = unit.interrupt(plan(), &Msrs, moment, |due| {
         if may_sample {
-            sample(cpu, regs, moment.now, due);
+            sample(cpu, regs, moment.now, due, &mut interrupted);
         }
     });
+    if asleep {
+        watermark.store(WATERMARK_ASLEEP, Ordering::Release);
+    }
     match verdict {
         Nmi::Ours => {
             let after = time_stamp();
@@ -374,21 +382,16 @@ fn is_ours(cpu: &Cpu, regs: u64, before: u64) -> bool {
     verdict != Nmi::Foreign
 }
 
-fn sample(cpu: &Cpu, regs: u64, now: u64, due: Due) {
+/// What was interrupted is read once, however many counters have overflowed.
+fn sample(cpu: &Cpu, regs: u64, now: u64, due: Due, interrupted: &mut Option<Sample>) {
     let header = cpu.ring.header();
-    let watermark = &header.watermark.0;
-    let was = watermark.load(Ordering::Relaxed);
-    if was == WATERMARK_ASLEEP {
-        watermark.store(now, Ordering::Release);
-    }
-    if let Some(sequence) = cpu.producer.begin(header) {
-        let mut sample =
-            interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, due.weight);
-        (sample.event, sample.source) = (due.event, SOURCE_PMU);
-        write(cpu, &sample, due.modes);
-    }
-    // A CPU that was only disturbed in its sleep promises nothing by a time.
-    watermark.store(if was == WATERMARK_ASLEEP { was } else { now }, Ordering::Release);
+    let Some(sequence) = cpu.producer.begin(header) else { return };
+    let sample = interrupted.get_or_insert_with(|| {
+        let sample = interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, due.weight);
+        Sample { source: SOURCE_PMU, ..sample }
+    });
+    (sample.sequence, sample.weight, sample.event) = (sequence, due.weight, due.event);
+    write(cpu, sample, due.modes);
 }
 
 /// Whether somebody still reads: dom0's word has changed within the lease's time.

@@ -99,10 +99,10 @@ unsafe extern "C" {
 
 /// What the loader asked for.
 #[inline(always)]
-pub(crate) fn config() -> Config {
-    // SAFETY: plain words in our data that nobody writes after the upload; volatile, because the compiler must not
-    // take them for what the object file says.
-    unsafe { ptr::read_volatile(address!(of xenoscope_config) as *const Config) }
+pub(crate) fn config() -> &'static Config {
+    // SAFETY: plain words in our data that nobody writes after the upload. What they are there is unknown to the
+    // compiler: they are defined in assembly.
+    unsafe { &*(address!(of xenoscope_config) as *const Config) }
 }
 
 /// What this hypervisor looks like: written once, before any interrupt comes here.
@@ -169,7 +169,7 @@ fn start() -> Result<Page, Refusal> {
     if config.version != abi::VERSION
         || !is_ring_size(config.ring_pages)
         || config.period_ns < SHORTEST_PERIOD_NS
-        || !are_possible(&config)
+        || !are_possible(config)
     {
         return Err(Refusal::Config);
     }

@@ -8,9 +8,7 @@
 //!
 //! No function of Xen is patched. Its life: dom0's loader resolves every symbol, uploads the object and applies it;
 //! the *postapply* hook probes, allocates and takes the pointers over; the *unload* hook, which runs while all CPUs
-//! Comes in: performance counters' NMIs, where those serve (`counters`), through Xen's NMI callback; the timer's
-//! interrupts, through function pointers of Xen that the shim takes over (the local APIC timer's entry in the table of
-//! direct interrupts, the timer softirq's handler, `pm_idle`, `dead_idle`); and its settings.
+//! stand still, gives them back; the *postrevert* hook frees the memory.
 //!
 //! The interrupt path calls nothing of Xen but its clock and the handlers that it stands in for: no lock, no
 //! allocation, no printing.

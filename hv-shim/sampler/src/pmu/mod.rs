@@ -151,15 +151,17 @@ impl Pmu {
         self.general.selector + self.general.stride * u32::from(counter)
     }
 
-    fn counter_of(&self, counter: u8) -> u32 {
-        match self.is_fixed(counter) {
-            Some((fixed, number)) => fixed.counter + u32::from(number),
-            None => self.general.counter + self.general.stride * u32::from(counter),
-        }
+    /// A counter's register, and the bits of its values.
+    fn place_of(&self, counter: u8) -> Place {
+        let (msr, width) = match self.is_fixed(counter) {
+            Some((fixed, number)) => (fixed.counter + u32::from(number), fixed.width),
+            None => (self.general.counter + self.general.stride * u32::from(counter), self.width),
+        };
+        Place { msr, mask: (1 << width) - 1 }
     }
 
-    fn width_of(&self, counter: u8) -> u8 {
-        self.is_fixed(counter).map_or(self.width, |(fixed, _)| fixed.width)
+    fn counter_of(&self, counter: u8) -> u32 {
+        self.place_of(counter).msr
     }
 
     fn global_bits(&self, counters: Counters) -> u64 {
@@ -169,8 +171,9 @@ impl Pmu {
 
     /// Of these counters, the ones whose bits are set in a global register.
     fn counters_in(&self, global: u64, counters: Counters) -> Counters {
-        let of = |counter: &u8| counters >> counter & 1 != 0 && global & self.global_bits(1 << counter) != 0;
-        self.all().filter(of).fold(0, |found, counter| found | 1 << counter)
+        let set = global & self.global_bits(counters);
+        let general = set & ((1 << self.general.count) - 1);
+        (general | (set >> Global::FIXED) << self.general.count) as Counters
     }
 
     /// Whether a counter can count what a selector says.
@@ -234,7 +237,7 @@ impl Pmu {
     /// Starts a counter that has `left` events to go until it overflows. Under a global control it counts once
     /// [`Self::thaw`] says so.
     fn start<R: Registers>(&self, registers: &R, counter: u8, event: &Event, left: u64) {
-        self.load(registers, counter, left);
+        self.place_of(counter).load(registers, left);
         match self.is_fixed(counter) {
             Some((fixed, number)) => {
                 let wanted = u64::from(event.kernel) | u64::from(event.user) << 1 | 1 << 3;
@@ -272,35 +275,20 @@ impl Pmu {
         }
     }
 
-    /// Loads a counter with what it takes to overflow after `left` events.
-    fn load<R: Registers>(&self, registers: &R, counter: u8, left: u64) {
-        let mask = (1 << self.width_of(counter)) - 1;
-        registers.wrmsr(self.counter_of(counter), left.wrapping_neg() & mask);
-    }
-
-    /// The events that a counter still has to go until it overflows, or has counted since it did.
-    fn position<R: Registers>(&self, registers: &R, counter: u8) -> Position {
-        let width = self.width_of(counter);
-        let value = registers.rdmsr(self.counter_of(counter)) & ((1 << width) - 1);
-        // Periods are far below half of the range: a counter that has not overflowed has its top bit set.
-        match value >> (width - 1) {
-            0 => Position::Past(value),
-            _ => Position::Left((1 << width) - value),
-        }
+    /// Of these counters, the ones that a register says have overflowed; none where there is no such register.
+    fn told<R: Registers>(&self, registers: &R, counters: Counters) -> Option<Counters> {
+        self.global.map(|global| self.counters_in(registers.rdmsr(global.status), counters))
     }
 
     /// Of these counters, the ones that have overflowed.
     pub fn overflowed<R: Registers>(&self, registers: &R, counters: Counters) -> Counters {
-        match self.global {
-            Some(global) => self.counters_in(registers.rdmsr(global.status), counters),
-            None => {
-                let past = |&counter: &u8| {
-                    counters >> counter & 1 != 0
-                        && matches!(self.position(registers, counter), Position::Past(_))
-                };
-                self.all().filter(past).fold(0, |found, counter| found | 1 << counter)
-            }
-        }
+        self.told(registers, counters).unwrap_or_else(|| {
+            let past = |&counter: &u8| {
+                counters >> counter & 1 != 0
+                    && matches!(self.place_of(counter).position(registers), Position::Past(_))
+            };
+            self.all().filter(past).fold(0, |found, counter| found | 1 << counter)
+        })
     }
 
     fn acknowledge<R: Registers>(&self, registers: &R, counters: Counters) {
@@ -322,6 +310,28 @@ impl Pmu {
             let control = registers.rdmsr(global.control);
             registers.wrmsr(global.control, control | self.global_bits(counters));
         }
+    }
+}
+
+/// A counter's register.
+#[derive(Clone, Copy)]
+struct Place {
+    msr: u32,
+    /// The bits that it counts with.
+    mask: u64,
+}
+
+impl Place {
+    /// Loads the counter with what it takes to overflow after `left` events.
+    fn load<R: Registers>(self, registers: &R, left: u64) {
+        registers.wrmsr(self.msr, left.wrapping_neg() & self.mask);
+    }
+
+    /// The events that the counter still has to go until it overflows, or has counted since it did.
+    fn position<R: Registers>(self, registers: &R) -> Position {
+        let value = registers.rdmsr(self.msr) & self.mask;
+        // Periods are far below half of the range: a counter that has not overflowed has its top bit set.
+        if value > self.mask >> 1 { Position::Left(self.mask + 1 - value) } else { Position::Past(value) }
     }
 }
 

@@ -45,6 +45,12 @@ impl Period {
         self.mean - spread / 2 + random.below(spread + 1)
     }
 
+    /// Whether the mean stays what it is, whatever the distance between samples: a period was asked for, and samples
+    /// cost too little to lengthen it.
+    pub(super) fn is_kept(&self, shortest_ns: u64) -> bool {
+        self.interval_ns == 0 && shortest_ns == 0 && self.mean == self.asked
+    }
+
     /// A sample was taken, `count` events after the one before.
     pub(super) fn sampled(&mut self, count: u64, pace: Pace) {
         let took = pace.ran_ns.saturating_sub(core::mem::replace(&mut self.last, pace.ran_ns));

@@ -76,6 +76,12 @@ pub struct Plan {
     pub(super) slices: u8,
     /// By slice and counter: an event's number, or [`FREE`].
     slots: [[u8; MAX_COUNTERS]; MAX_EVENTS],
+    /// By slice: the counters that are used in it.
+    active: [Counters; MAX_EVENTS],
+    /// The counters that are used in some slice.
+    used: Counters,
+    /// By event: in how many slices it is.
+    parts: [u8; MAX_EVENTS],
     /// The counters are believed without evidence.
     pub(super) assumed: bool,
 }
@@ -88,6 +94,9 @@ impl Plan {
         count: 0,
         slices: 1,
         slots: [[FREE; MAX_COUNTERS]; MAX_EVENTS],
+        active: [0; MAX_EVENTS],
+        used: 0,
+        parts: [0; MAX_EVENTS],
         assumed: false,
     };
 
@@ -115,6 +124,20 @@ impl Plan {
 
     /// Shares the counters out.
     pub fn share_out(&mut self, leave: Counters) -> Result<(), Unusable> {
+        self.fill_slots(leave)?;
+        // What each sample asks for is found out once.
+        for slice in 0..self.slices {
+            let active = self.slots_of(slice).fold(0, |all, (counter, _)| all | 1 << counter);
+            self.active[usize::from(slice)] = active;
+            self.used |= active;
+        }
+        for number in 0..self.count {
+            self.parts[usize::from(number)] = self.slices_of(number);
+        }
+        Ok(())
+    }
+
+    fn fill_slots(&mut self, leave: Counters) -> Result<(), Unusable> {
         let is_free = |counter: u8| leave >> counter & 1 == 0;
         // Those that have a fixed counter are out of the others' way, in every slice.
         let mut waiting = 0u32;
@@ -173,17 +196,18 @@ impl Plan {
 
     /// What a sample of an event stands for, as a multiple of what was counted: numerator and denominator.
     pub fn scale(&self, number: u8) -> (u64, u64) {
-        (u64::from(self.slices), u64::from(self.slices_of(number).max(1)))
+        let parts = self.parts.get(usize::from(number)).copied().unwrap_or(0);
+        (u64::from(self.slices), u64::from(parts.max(1)))
     }
 
     /// The counters that are used in some slice.
     pub fn counters(&self) -> Counters {
-        (0..self.slices).fold(0, |all, slice| all | self.counters_in(slice))
+        self.used
     }
 
     /// The counters that are used in a slice.
     pub(super) fn counters_in(&self, slice: u8) -> Counters {
-        self.slots_of(slice).fold(0, |all, (counter, _)| all | 1 << counter)
+        self.active.get(usize::from(slice)).copied().unwrap_or(0)
     }
 
     /// A slice's counters, with the numbers of what they count.

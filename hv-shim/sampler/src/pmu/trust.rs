@@ -67,7 +67,7 @@ fn counts<R: Registers>(
     spin: &impl Fn(u32),
 ) -> Result<(), Unusable> {
     let pmu = plan.pmu();
-    let counted = |far: u64| match pmu.position(registers, counter) {
+    let counted = |far: u64| match pmu.place_of(counter).position(registers) {
         Position::Left(left) => far.saturating_sub(left),
         Position::Past(_) => 0,
     };
@@ -80,7 +80,7 @@ fn counts<R: Registers>(
     try_out(plan, registers, counter, u64::from(ROUNDS / 8), spin);
     let told = pmu.overflowed(registers, 1 << counter) != 0;
     pmu.acknowledge(registers, 1 << counter);
-    let past = matches!(pmu.position(registers, counter), Position::Past(_));
+    let past = matches!(pmu.place_of(counter).position(registers), Position::Past(_));
     registers.wrmsr(pmu.counter_of(counter), 0);
     if told && past { Ok(()) } else { Err(Unusable::NotOverflowing) }
 }

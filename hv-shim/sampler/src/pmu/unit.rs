@@ -3,6 +3,8 @@
 //! Whoever calls a [`Unit`] keeps its two users apart: the NMI, which must leave it alone while a tick works on it, and
 //! the tick, which stops the counters before it looks at them.
 
+use core::iter;
+
 use abi::pmu::MAX_EVENTS;
 
 use super::{
@@ -206,14 +208,26 @@ impl Unit {
         pmu.freeze(registers, active);
         let mut found: Counters = 0;
         for _ in 0..ROUNDS {
-            let overflowed = pmu.overflowed(registers, active);
+            let told = pmu.told(registers, active);
+            let mut overflowed: Counters = 0;
+            for counter in bits(told.unwrap_or(active)) {
+                let place = pmu.place_of(counter);
+                let past = match place.position(registers) {
+                    Position::Past(past) => past,
+                    Position::Left(_) if told.is_some() => 0,
+                    Position::Left(_) => continue,
+                };
+                overflowed |= 1 << counter;
+                if let Some(number) = plan.event_on(self.slice, counter) {
+                    let (due, period) = self.take(plan, number, past, moment);
+                    place.load(registers, period);
+                    sample(due);
+                }
+            }
             if overflowed == 0 {
                 break;
             }
             found |= overflowed;
-            for counter in bits(overflowed) {
-                self.take(plan, registers, counter, moment, &mut sample);
-            }
             pmu.acknowledge(registers, overflowed);
             if pmu.global.is_none() {
                 // Whatever overflows from now on has an NMI of its own.
@@ -234,31 +248,17 @@ impl Unit {
         Nmi::Ours
     }
 
-    /// A sample of what a counter counts, and its next period.
-    fn take<R: Registers>(
-        &mut self,
-        plan: &Plan,
-        registers: &R,
-        counter: u8,
-        moment: Moment,
-        sample: &mut impl FnMut(Due),
-    ) {
-        let Some(number) = plan.event_on(self.slice, counter) else { return };
+    /// An event whose counter is so many events past its end: its sample, and its next period.
+    fn take(&mut self, plan: &Plan, number: usize, past: u64, moment: Moment) -> (Due, u64) {
         let event = &mut self.events[number];
-        let past = match plan.pmu.position(registers, counter) {
-            Position::Past(past) => past,
-            Position::Left(_) => 0,
-        };
         let counted = event.drawn + past;
         let (times, parts) = plan.scale(number as u8);
-        event.period.sampled(counted, event.pace(plan, number, moment));
+        if !event.period.is_kept(moment.shortest) {
+            event.period.sampled(counted, event.pace(plan, number, moment));
+        }
         event.drawn = event.period.draw(&mut self.random);
-        plan.pmu.load(registers, counter, event.drawn);
-        sample(Due {
-            event: number as u16,
-            weight: counted * times / parts.max(1),
-            modes: plan.events[number].modes,
-        });
+        let weight = if times == parts { counted } else { counted * times / parts.max(1) };
+        (Due { event: number as u16, weight, modes: plan.events[number].modes }, event.drawn)
     }
 
     /// From time to time: looks whether the counters are still as they were left, sets right what is not, and gives
@@ -299,7 +299,7 @@ impl Unit {
         for (counter, number) in plan.slots_of(self.slice) {
             pmu.stop(registers, counter);
             let event = &mut self.events[number];
-            match pmu.position(registers, counter) {
+            match pmu.place_of(counter).position(registers) {
                 Position::Left(left) => {
                     event.left = left.min(event.drawn);
                     let counted = event.drawn - event.left;
@@ -393,6 +393,11 @@ impl Unit {
     }
 }
 
-fn bits(counters: Counters) -> impl Iterator<Item = u8> {
-    (0..MAX_COUNTERS as u8).filter(move |counter| counters >> counter & 1 != 0)
+fn bits(mut counters: Counters) -> impl Iterator<Item = u8> {
+    iter::from_fn(move || {
+        let first = counters.trailing_zeros() as u8;
+        // Without its lowest bit; none is left of none.
+        counters &= counters.wrapping_sub(1);
+        (first < Counters::BITS as u8).then_some(first)
+    })
 }
