@@ -298,6 +298,11 @@ impl Reader {
             self.hand_over(samples, &spent);
             self.wait(self.pause(&spent));
         }
+        // What has run since the last round was not seen either.
+        for (&(domain, index), vcpu) in &mut self.vcpus {
+            vcpu.seen_ns = queries.info(domain, index).map_or(vcpu.seen_ns, |info| info.cpu_time_ns);
+        }
+        self.hand_over(Vec::new(), &spent);
         Ok(())
     }
 
