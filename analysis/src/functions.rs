@@ -12,15 +12,17 @@ use crate::{
     rows::Row,
 };
 
-/// What makes two frames the same function.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Function {
-    mode: Mode,
-    module: Option<NameId>,
+/// What makes two frames of one domain the same function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// In which mode it ran.
+    pub mode: Mode,
+    /// The image that it lies in.
+    pub module: Option<NameId>,
     within: Within,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Within {
     Named(NameId),
     Located(ImageOffset),
@@ -28,7 +30,8 @@ enum Within {
 }
 
 impl Function {
-    fn of(frame: &Frame, mode: Mode) -> Self {
+    /// The function of a frame that ran in `mode`.
+    pub fn of(frame: &Frame, mode: Mode) -> Self {
         let within = match frame {
             Frame { function: Some(name), .. } => Within::Named(*name),
             Frame { module: Some(_), offset, .. } => Within::Located(*offset),
@@ -40,7 +43,7 @@ impl Function {
 
 /// What a frame is called: its function, or `module+0xoffset` if it is only located, or `[unknown]`. Where offsets
 /// mean nothing (memory with no file behind it) they are 0.
-pub(crate) fn name(frame: &Frame, tables: &Tables) -> String {
+pub fn name(frame: &Frame, tables: &Tables) -> String {
     match (frame.function, frame.module) {
         (Some(function), _) => tables.name(function).to_owned(),
         (None, Some(module)) if frame.offset.0 == 0 => tables.name(module).to_owned(),
@@ -50,7 +53,7 @@ pub(crate) fn name(frame: &Frame, tables: &Tables) -> String {
 }
 
 /// The frames of a sample's chain, innermost first, each with the mode it ran in.
-pub(crate) fn frames_with_modes(
+pub fn frames_with_modes(
     tables: &Tables,
     chain: ChainId,
     charged_to: Option<DomainId>,

@@ -23,10 +23,13 @@ mod visible;
 
 pub use aggregate::Aggregate;
 pub use call_tree::{CallTree, Node};
+pub use functions::{Function, frames_with_modes, name as frame_name};
+pub use processes::label as process_label;
 pub use report::{
     CpuReport, DomainReport, EventReport, FunctionReport, HostReport, Modes, Named, NoteReport,
     ProcessReport, Report,
 };
+pub use rows::Identity;
 pub use select::SelectError;
 pub use stacks::{Layer, Stack};
 pub use visible::Visible;

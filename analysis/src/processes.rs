@@ -39,7 +39,7 @@ pub(crate) fn processes(row: &Row, tables: &Tables, busy: u64) -> Vec<ProcessRep
 }
 
 /// What a process is called: untrusted text.
-pub(crate) fn label(process: &Process) -> String {
+pub fn label(process: &Process) -> String {
     match (&process.name, process.pid, process.root) {
         (Some(name), Some(pid), _) => format!("{name} [{pid}]"),
         (Some(name), None, _) => name.clone(),

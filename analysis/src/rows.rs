@@ -24,21 +24,25 @@ pub(crate) struct Row {
 }
 
 /// What the boots of one guest have in common.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Identity<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// The hypervisor's own work is nobody's.
     Hypervisor,
+    /// What survives a reboot and a migration.
     Uuid(Uuid),
-    Name(&'a str),
+    /// The name, where there is no UUID.
+    Name(String),
     /// Neither is known, so nothing says that it was seen before.
     Boot(DomainId),
 }
 
-impl<'a> Identity<'a> {
-    fn of(domain: &'a Domain) -> Self {
+impl Identity {
+    /// A domain's.
+    pub fn of(domain: &Domain) -> Self {
         match (domain.kind, uuid(domain)) {
             (DomainKind::Hypervisor, _) => Self::Hypervisor,
             (_, Some(uuid)) => Self::Uuid(uuid),
-            (_, None) if !domain.name.is_empty() => Self::Name(&domain.name),
+            (_, None) if !domain.name.is_empty() => Self::Name(domain.name.clone()),
             (_, None) => Self::Boot(domain.id),
         }
     }
@@ -67,8 +71,7 @@ pub(crate) fn rows(aggregate: &Aggregate, event: EventId) -> Vec<Row> {
 
 /// A row for the hypervisor, which comes first, and for everyone in the tables; and the row of each domain.
 fn empty_rows(tables: &Tables) -> (Vec<Row>, HashMap<DomainId, usize>) {
-    let mut boots: BTreeMap<Identity<'_>, Vec<&Domain>> =
-        BTreeMap::from([(Identity::Hypervisor, Vec::new())]);
+    let mut boots: BTreeMap<Identity, Vec<&Domain>> = BTreeMap::from([(Identity::Hypervisor, Vec::new())]);
     for domain in tables.domains() {
         boots.entry(Identity::of(domain)).or_default().push(domain);
     }

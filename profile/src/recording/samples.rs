@@ -1,5 +1,7 @@
 //! Samples as columns: what a lane's last sample lets expect is stored as the difference from it.
 
+use std::ops::Range;
+
 use crate::{Event, Sample, Time, VcpuId};
 
 use super::{
@@ -54,6 +56,18 @@ impl Samples {
     /// Each one's number among its CPU's.
     pub fn sequences(&self) -> &[u64] {
         &self.sequences
+    }
+
+    /// Some of them.
+    pub fn range(&self, rows: Range<usize>) -> Self {
+        Self {
+            lanes: self.lanes[rows.clone()].to_vec(),
+            places: self.places[rows.clone()].to_vec(),
+            vcpus: self.vcpus[rows.clone()].to_vec(),
+            times: self.times[rows.clone()].to_vec(),
+            weights: self.weights[rows.clone()].to_vec(),
+            sequences: self.sequences[rows].to_vec(),
+        }
     }
 
     /// The samples one by one. Panics on the tables of another recording.

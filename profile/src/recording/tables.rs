@@ -49,6 +49,11 @@ impl Tables {
         &self.processes[&id]
     }
 
+    /// All processes that were seen, by their handles.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values()
+    }
+
     /// A text.
     pub fn name(&self, id: NameId) -> &str {
         &self.names[id.0 as usize]
@@ -83,6 +88,15 @@ impl Tables {
     pub fn frames(&self, id: ChainId) -> impl Iterator<Item = &Frame> {
         iter::successors(Some(self.chain(id)), |link| link.caller.map(|caller| self.chain(caller)))
             .map(|link| self.frame(link.frame))
+    }
+
+    /// About how many bytes of memory all of it takes.
+    pub fn bytes(&self) -> usize {
+        let names: usize = self.names.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
+        let chains = self.chains.len() * (size_of::<Chain>() + size_of::<u16>());
+        let lives = self.domains.len() * size_of::<Domain>() + self.processes.len() * size_of::<Process>();
+        let places = self.places.len() * size_of::<Place>() + self.lanes.len() * size_of::<Lane>();
+        names + self.frames.len() * size_of::<Frame>() + chains + lives + places
     }
 
     /// Enters a fact, if all that it refers to is known.
