@@ -10,6 +10,7 @@ mod doctor;
 mod domains;
 mod flamegraph;
 mod gate;
+mod images;
 mod info;
 mod list;
 mod merge;
@@ -19,6 +20,8 @@ mod record;
 mod redact;
 mod report;
 mod runs;
+mod sampling;
+mod top;
 mod unload;
 
 use std::process::ExitCode;
@@ -39,6 +42,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Record(record::Args),
+    Top(top::Args),
     Report(report::Args),
     Diff(diff::Args),
     Gate(gate::Args),
@@ -57,6 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => record::run(args),
+        Command::Top(args) => top::run(args),
         Command::Report(args) => report::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Gate(args) => gate::run(args),

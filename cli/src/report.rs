@@ -51,7 +51,7 @@ pub(crate) struct Args {
     min_percent: f64,
 
     /// How many functions the text shows
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = LIMIT)]
     limit: usize,
 }
 
@@ -67,10 +67,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             event.domains = vec![event.domains.swap_remove(row)];
         }
     }
-    finish(print(&report, &args))
+    finish(print(&report, args.json, args.domain.is_some(), args.limit))
 }
 
-fn finish(printed: io::Result<()>) -> anyhow::Result<ExitCode> {
+/// The exit code of what was printed.
+pub(crate) fn finish(printed: io::Result<()>) -> anyhow::Result<ExitCode> {
     match printed {
         // Whoever reads this has seen enough: `xenoscope report | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -109,13 +110,17 @@ fn print_trees(aggregate: &Aggregate, report: &Report, args: &Args) -> anyhow::R
     Ok(out.flush())
 }
 
-fn print(report: &Report, args: &Args) -> io::Result<()> {
+/// Prints a report, as text or JSON.
+pub(crate) fn print(report: &Report, json: bool, one_domain: bool, limit: usize) -> io::Result<()> {
     let mut out = BufWriter::new(anstream::stdout().lock());
-    if args.json {
+    if json {
         serde_json::to_writer(&mut out, report)?;
         writeln!(out)?;
     } else {
-        text::write(&mut out, report, args.domain.is_some(), args.limit)?;
+        text::write(&mut out, report, one_domain, limit)?;
     }
     out.flush()
 }
+
+/// How many functions the text shows, unless the user says otherwise.
+pub(crate) const LIMIT: usize = 20;

@@ -34,9 +34,6 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// How often the domains are listed.
 const LIST_EVERY: Duration = Duration::from_millis(250);
 
-/// How much of a recording a killed collector may take along.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
-
 /// What is recorded, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -44,6 +41,8 @@ pub struct Options {
     pub request: Request,
     /// Which domains.
     pub filter: Filter,
+    /// How much of a recording a killed collector may take along, and its reader has to wait for.
+    pub flush_every: Duration,
     /// Whether names are looked for in guests' memory.
     pub look_into_guests: bool,
     /// The program and its version, for the recording's header.
@@ -141,6 +140,7 @@ pub fn record<W: Write>(
         notes: Vec::new(),
         hypervisor,
         sampling,
+        flush_every: options.flush_every,
     };
     session.sampling.renew()?;
     session.take_domains(&states, true, progress);
@@ -246,6 +246,7 @@ struct Session<'a, W: Write> {
     sequences: Sequences,
     writer: Writer<W>,
     notes: Vec<String>,
+    flush_every: Duration,
 }
 
 impl<W: Write> Session<'_, W> {
@@ -264,7 +265,7 @@ impl<W: Write> Session<'_, W> {
                 listed = Instant::now();
             }
             self.write_ready(progress)?;
-            if flushed.elapsed() >= FLUSH_EVERY {
+            if flushed.elapsed() >= self.flush_every {
                 self.flush()?;
                 let totals = self.books.totals(&*self.sampling);
                 progress.so_far(totals.written, totals.lost, self.clock.origin.elapsed());

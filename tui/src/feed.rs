@@ -174,10 +174,11 @@ impl Reader {
             _ => None,
         };
         loop {
+            // What is live is read to its end: whoever writes would wait for ever otherwise.
+            let Some(pace) = lock(&self.fed).pace else { return true };
             if self.stop.load(Ordering::Relaxed) {
                 return false;
             }
-            let Some(pace) = lock(&self.fed).pace else { return true };
             let Some(due) = due else { return true };
             let now = Instant::now();
             let passed = (now - clock.at).as_nanos() as f64;

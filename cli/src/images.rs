@@ -12,7 +12,7 @@ const KERNEL: &str = "vmlinux";
 
 /// A domain and a file: `NAME=FILE`.
 #[derive(Clone, Debug)]
-pub(super) struct GuestImage {
+pub(crate) struct GuestImage {
     domain: String,
     file: ImageFile,
 }
@@ -32,7 +32,7 @@ impl FromStr for GuestImage {
 }
 
 /// The files' contents.
-pub(super) struct Images {
+pub(crate) struct Images {
     named: Vec<Loaded>,
     /// The kernel that this runs on, of dom0 or the host; or why it goes without names.
     own_kernel: Result<SymbolTable, String>,
@@ -51,7 +51,7 @@ enum Content {
 
 impl Images {
     /// Reads all files, the running kernel's list of symbols among them.
-    pub(super) fn load(
+    pub(crate) fn load(
         kernels: &[GuestImage],
         executables: &[GuestImage],
         hypervisor: &dyn Hypervisor,
@@ -75,7 +75,7 @@ impl Images {
     }
 
     /// Gives a symbolizer what there is for a domain.
-    pub(super) fn give(&self, domain: &Domain, symbolizer: &mut Symbolizer) -> anyhow::Result<()> {
+    pub(crate) fn give(&self, domain: &Domain, symbolizer: &mut Symbolizer) -> anyhow::Result<()> {
         let number = domain.number.to_string();
         let mut has_kernel = false;
         for image in self.named.iter().filter(|image| image.domain == domain.name || image.domain == number) {
@@ -102,7 +102,7 @@ impl Images {
     }
 
     /// The domains that were named and never seen.
-    pub(super) fn unused(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn unused(&self) -> impl Iterator<Item = &str> {
         self.named.iter().filter(|image| !image.used.get()).map(|image| image.domain.as_str())
     }
 }
