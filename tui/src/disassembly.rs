@@ -4,12 +4,15 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 use profile::{Domain, Process, Space};
 
 use crate::{
-    screen::{Code, Screen},
-    state::{FunctionId, State},
+    screen::Code,
+    state::{CodeCopy, FunctionId, State},
 };
 
 /// More of a function is not looked at.
 const LONGEST: u64 = 32 << 10;
+
+/// Copies in other processes that are tried where one is gone.
+const MOST_COPIES: usize = 4;
 
 /// How much behind the last sampled instruction is shown.
 const BEHIND: u64 = 96;
@@ -27,6 +30,7 @@ pub struct CodeWanted {
     pub start: u64,
     /// How many bytes.
     pub length: usize,
+    base: u64,
 }
 
 /// Reads code while whoever has it lives.
@@ -36,22 +40,43 @@ pub trait ReadCode: Send {
 }
 
 impl CodeWanted {
-    /// The code of a function, around where it was interrupted.
-    pub fn of(state: &State, id: FunctionId) -> Option<Self> {
-        let (start, last) = Screen::extent(state, id)?;
-        let (domain, process) = state.whose(id);
-        let length = (last.saturating_sub(start).saturating_add(BEHIND)).min(LONGEST) as usize;
-        let space = state.frame(id).space;
-        Some(Self { space, domain: domain.cloned(), process: process.cloned(), start, length })
+    /// The code of a function, around where it was interrupted: wherever it is likely to be found.
+    pub fn of(state: &State, id: FunctionId) -> Vec<Self> {
+        let offsets = state.offsets(id);
+        let (Some((&first, _)), Some((&last, _))) = (offsets.first_key_value(), offsets.last_key_value())
+        else {
+            return Vec::new();
+        };
+        // Without a name, its beginning is not known.
+        let first = if state.frame(id).function.is_some() { 0 } else { first };
+        let length = last.saturating_sub(first).saturating_add(BEHIND).min(LONGEST) as usize;
+        let copies = state.copies(id).into_iter().take(MOST_COPIES);
+        let wanted = |CodeCopy { space, base, domain, process }| Self {
+            space,
+            domain: domain.cloned(),
+            process: process.cloned(),
+            start: base.wrapping_add(first),
+            length,
+            base,
+        };
+        copies.map(wanted).collect()
     }
+}
 
-    /// Its instructions.
-    pub(crate) fn disassemble(&self, read: Result<Vec<u8>, String>) -> Code {
-        match read {
-            Ok(bytes) => Code { instructions: instructions(self.start, &bytes), why_not: None },
-            Err(why) => Code { instructions: Vec::new(), why_not: Some(why) },
+/// The instructions of the first that can be read, or why the first can't.
+pub(crate) fn disassemble(wanted: &[CodeWanted], reader: &mut dyn ReadCode) -> Code {
+    let mut why_not = None;
+    for wanted in wanted {
+        match reader.read(wanted) {
+            Ok(bytes) => {
+                let mut instructions = instructions(wanted.start, &bytes);
+                instructions.iter_mut().for_each(|(address, _)| *address = address.wrapping_sub(wanted.base));
+                return Code { base: wanted.base, instructions, why_not: None };
+            }
+            Err(why) => why_not = why_not.or(Some(why)),
         }
     }
+    Code { base: wanted.first().map_or(0, |wanted| wanted.base), instructions: Vec::new(), why_not }
 }
 
 fn instructions(start: u64, bytes: &[u8]) -> Vec<(u64, String)> {

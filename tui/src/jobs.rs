@@ -14,7 +14,7 @@ use flamegraph::Pictures;
 use profile::{EventId, recording::Recording};
 
 use crate::{
-    disassembly::{CodeWanted, ReadCode},
+    disassembly::{CodeWanted, ReadCode, disassemble},
     screen::Code,
     state::RowFunction,
 };
@@ -22,7 +22,7 @@ use crate::{
 /// Something to be done.
 pub(crate) enum Job {
     /// Read and disassemble a function.
-    Code(RowFunction, CodeWanted),
+    Code(RowFunction, Vec<CodeWanted>),
     /// Write a recording.
     Write(Vec<u8>),
     /// Draw a flame graph of a recording's event, of one domain or of all.
@@ -48,9 +48,7 @@ impl Jobs {
         thread::Builder::new().name("jobs".into()).spawn(move || {
             for job in jobs {
                 let result = match job {
-                    Job::Code(function, wanted) => {
-                        Done::Code(function, wanted.disassemble(reader.read(&wanted)))
-                    }
+                    Job::Code(function, wanted) => Done::Code(function, disassemble(&wanted, &mut *reader)),
                     Job::Write(bytes) => Done::Said(save(&folder, "xsr", &bytes)),
                     Job::Picture { recording, event, domain } => {
                         Done::Said(match picture(&recording, event, domain.as_deref()) {

@@ -275,7 +275,7 @@ impl Dashboard<'_> {
         }
         let fed = self.feed.fed();
         let wanted =
-            fed.state.as_ref().and_then(|state| CodeWanted::of(state, state.find_function(subject)?));
+            fed.state.as_ref().and_then(|state| Some(CodeWanted::of(state, state.find_function(subject)?)));
         drop(fed);
         if let Some(wanted) = wanted
             && self.jobs.give(Job::Code(subject, wanted))

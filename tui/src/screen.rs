@@ -2,8 +2,6 @@
 
 use std::cmp::Ordering;
 
-use profile::CodeAddress;
-
 use crate::state::{FunctionId, Group, GroupId, NodeId, RowFunction, RowId, Scope, State};
 
 /// A view.
@@ -132,7 +130,9 @@ impl<K: Copy + PartialEq> Cursor<K> {
 /// The instructions of a function, or why there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Code {
-    /// Address and text, in the order of the addresses.
+    /// Where the offset 0 of what was sampled is.
+    pub base: u64,
+    /// Offset and text, in the order of the offsets.
     pub instructions: Vec<(u64, String)>,
     /// Why there are none.
     pub why_not: Option<String>,
@@ -378,19 +378,6 @@ impl Screen {
     pub(crate) fn neighbour_at_cursor(&self, state: &State) -> Option<FunctionId> {
         let (callers, callees) = state.neighbours(state.find_function(self.subject?)?);
         callers.iter().chain(&callees).nth(self.neighbours.at)?.function
-    }
-
-    /// The lowest and the highest address at which the subject was interrupted, and its own beginning if that is known.
-    pub(crate) fn extent(state: &State, id: FunctionId) -> Option<(u64, u64)> {
-        let addresses = state.addresses(id);
-        let raw = |address: &(CodeAddress, u64)| address.0.raw();
-        let (first, last) = (addresses.iter().map(raw).min()?, addresses.iter().map(raw).max()?);
-        let frame = state.frame(id);
-        let start = match frame.function {
-            Some(_) => frame.address.raw().wrapping_sub(frame.offset.0),
-            None => first,
-        };
-        Some((start.min(first), last))
     }
 }
 

@@ -160,6 +160,7 @@ mod tests {
         };
         Snapshot {
             time: Time(seconds * 1_000_000_000),
+            unix_ns: 0,
             cpus: vec![(PhysCpu(0), account)],
             idle_ns: seconds * 250_000_000,
             domains: Vec::new(),

@@ -4,7 +4,7 @@
 //! A sample touches the nodes of its own chain and nothing else, when it comes and when it goes.
 
 use analysis::{Function, frames_with_modes};
-use profile::{ChainId, CodeAddress, DomainId, EventId, Mode, ProcessId, Sample, recording::Tables};
+use profile::{ChainId, DomainId, EventId, Mode, ProcessId, Sample, recording::Tables};
 
 use super::rows::{RowId, Rows};
 
@@ -100,7 +100,6 @@ pub(crate) struct Place {
     pub(crate) group: GroupId,
     pub(crate) node: NodeId,
     pub(crate) function: FunctionId,
-    pub(crate) address: CodeAddress,
     pub(crate) weight: u64,
     pub(crate) samples: u64,
     /// In the window before.
@@ -289,7 +288,6 @@ impl Index {
             group,
             node,
             function: innermost.expect("a chain has at least one frame"),
-            address: tables.frame(tables.chain(key.chain).frame).address,
             weight: 0,
             samples: 0,
             before: 0,

@@ -25,7 +25,7 @@ pub use self::{
     index::{FunctionId, Group, GroupId, NodeId, RowFunction, Scope, Sums},
     log::{Entry, Kind, Log},
     rows::RowId,
-    shown::{FunctionView, Memory, Neighbour, RowView},
+    shown::{CodeCopy, FunctionView, Memory, Neighbour, RowView},
 };
 use self::{
     books::{Books, News},
@@ -167,7 +167,6 @@ impl State {
     }
 
     fn keep(&mut self, sample: &Sample, until: Time) {
-        let place = self.index.place(Key::of(sample), &self.rows, &self.recorded.tables);
         let since = sample.time.0.saturating_sub(self.started());
         let mut number = since / SLICE_NS;
         if sample.time.0.saturating_add(BACKWARDS_NS) < until.0 && !self.history.range().contains(&number) {
@@ -178,6 +177,7 @@ impl State {
             self.leap(until, sample.time);
             self.restart(number);
         }
+        let place = self.index.place(Key::of(sample), &self.rows, &self.recorded.tables);
         // What comes late is counted where there still is something.
         let number = number.max(self.history.range().start);
         let kept = Kept {

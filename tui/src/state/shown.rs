@@ -7,13 +7,14 @@ use std::{
 
 use analysis::{frame_name, process_label};
 use profile::{
-    CodeAddress, Domain, DomainKind, EventId, Frame, Mode, Process, Source, Space, Time, recording::Header,
+    Domain, DomainId, DomainKind, EventId, Frame, Mode, Process, ProcessId, Source, Space, Time,
+    recording::Header,
 };
 
 use super::{
     FunctionId, Group, GroupId, Log, NodeId, Rates, RowFunction, RowId, Scope, State, Sums,
     history::SLICE_NS,
-    index::{self, Index, Layer},
+    index::{self, Index, Layer, Place},
 };
 
 /// A row as it is shown.
@@ -54,6 +55,19 @@ pub struct FunctionView {
     pub samples: u64,
     /// Its own weight in the window before.
     pub before: u64,
+}
+
+/// Where a function's code is.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeCopy<'a> {
+    /// Whose address space.
+    pub space: Space,
+    /// Where its offset 0 is there.
+    pub base: u64,
+    /// Whose code it is; none for a hypervisor that is no domain.
+    pub domain: Option<&'a Domain>,
+    /// A process in whose page tables it is.
+    pub process: Option<&'a Process>,
 }
 
 /// A neighbour of a function in call chains.
@@ -315,43 +329,65 @@ impl State {
         false
     }
 
-    /// The addresses at which a function was interrupted, with their weights, in scope and by address.
-    pub fn addresses(&self, id: FunctionId) -> Vec<(CodeAddress, u64)> {
-        let mut addresses: BTreeMap<CodeAddress, u64> = Default::default();
-        let nodes = self.index.functions[id.at()].nodes.iter().map(|&node| &self.index.nodes[node.at()]);
-        for node in nodes.filter(|node| self.index.node_is_in_scope(node)) {
-            for place in node.places.iter().map(|place| &self.index.places[place.at()]) {
-                if place.weight != 0 {
-                    let sum = addresses.entry(place.address).or_default();
-                    *sum = sum.wrapping_add(place.weight);
-                }
-            }
+    /// The offsets at which a function was interrupted, with their weights, in scope. Where it has a name they are from its
+    /// beginning, else from that of its module; where it lies differs from process to process.
+    pub fn offsets(&self, id: FunctionId) -> BTreeMap<u64, u64> {
+        let mut offsets = BTreeMap::new();
+        for place in self.places(id).filter(|place| place.weight != 0) {
+            let sum: &mut u64 = offsets.entry(self.innermost(place).offset.0).or_default();
+            *sum = sum.wrapping_add(place.weight);
         }
-        addresses.into_iter().collect()
+        offsets
     }
 
-    /// A process in whose address space a function was seen, and its domain's last boot.
-    pub fn whose(&self, id: FunctionId) -> (Option<&Domain>, Option<&Process>) {
-        let tables = &self.recorded.tables;
-        let key = self.index.functions[id.at()].key;
-        let domain = match self.frame(id).space {
-            Space::Hypervisor => None,
-            Space::Kernel(domain) | Space::User(domain, _) => Some(tables.domain(domain)),
-        };
+    fn places(&self, id: FunctionId) -> impl Iterator<Item = &Place> {
         let nodes = self.index.functions[id.at()].nodes.iter().map(|&node| &self.index.nodes[node.at()]);
-        let mut processes = nodes.filter_map(|node| match self.index.groups[node.group?.at()].group {
-            Group::Process(process) => Some(tables.process(process)),
-            Group::Mode(_) => None,
-        });
-        let own = match self.frame(id).space {
-            Space::User(_, process) => Some(tables.process(process)),
-            // Any process of a domain has its kernel in its tables; others of the row do where chains know none.
-            _ => processes.next().or_else(|| {
-                let mut others = self.index.groups.iter().filter(|group| group.row == key.row);
-                others.find_map(|group| self.process(group.group))
-            }),
+        let nodes = nodes.filter(|node| self.index.node_is_in_scope(node));
+        nodes.flat_map(|node| node.places.iter().map(|place| &self.index.places[place.at()]))
+    }
+
+    fn innermost(&self, place: &Place) -> &Frame {
+        let tables = &self.recorded.tables;
+        tables.frame(tables.chain(place.key.chain).frame)
+    }
+
+    /// Where a function's code may be read: heaviest first, in which address space, and where its offset 0 is there.
+    pub fn copies(&self, id: FunctionId) -> Vec<CodeCopy<'_>> {
+        let tables = &self.recorded.tables;
+        let mut weights: HashMap<(Space, u64, Option<ProcessId>), u64> = HashMap::new();
+        for place in self.places(id) {
+            let frame = self.innermost(place);
+            let base = frame.address.raw().wrapping_sub(frame.offset.0);
+            let process = match frame.space {
+                Space::User(_, process) => Some(process),
+                // Any process of a domain has its kernel in its page tables.
+                Space::Kernel(domain) => self.process_of(place, domain),
+                Space::Hypervisor => None,
+            };
+            let sum = weights.entry((frame.space, base, process)).or_default();
+            *sum = sum.wrapping_add(place.weight);
+        }
+        let mut copies: Vec<_> = weights.into_iter().collect();
+        copies.sort_by_key(|((space, base, process), weight)| (Reverse(*weight), *space, *base, *process));
+        let copy = |((space, base, process), _): ((Space, u64, Option<ProcessId>), u64)| CodeCopy {
+            space,
+            base,
+            domain: match space {
+                Space::Hypervisor => None,
+                Space::Kernel(domain) | Space::User(domain, _) => Some(tables.domain(domain)),
+            },
+            process: process.map(|process| tables.process(process)),
         };
-        (domain, own)
+        copies.into_iter().map(copy).collect()
+    }
+
+    /// The process that was current, or else any other of the domain's.
+    fn process_of(&self, place: &Place, domain: DomainId) -> Option<ProcessId> {
+        let others = || {
+            let mut processes = self.recorded.tables.processes();
+            processes.find(|process| process.domain == domain && process.root.is_some()).map(|other| other.id)
+        };
+        place.key.process.filter(|&id| self.recorded.tables.process(id).domain == domain).or_else(others)
     }
 
     /// How much memory this takes.

@@ -111,20 +111,18 @@ pub(super) fn instructions(
     buffer: &mut Buffer,
 ) {
     let Some(id) = subject(state, screen, theme, area, buffer) else { return };
-    let weights = state.addresses(id);
     let own = state.function(id).own;
     let code = screen.code.as_ref().filter(|(key, _)| Some(*key) == screen.subject).map(|(_, code)| code);
-    let start = Screen::extent(state, id).map_or(0, |(start, _)| start);
+    let base = code.map_or(0, |code| code.base);
     let mut lines: Vec<(u64, &str, u64)> = match code {
-        Some(code) => code.instructions.iter().map(|(address, text)| (*address, text.as_str(), 0)).collect(),
+        Some(code) => code.instructions.iter().map(|(offset, text)| (*offset, text.as_str(), 0)).collect(),
         None => Vec::new(),
     };
-    for (address, weight) in &weights {
-        let address = address.raw();
-        // An address inside an instruction is that instruction's.
-        match lines.partition_point(|line| line.0 <= address).checked_sub(1) {
-            Some(at) if !lines[at].1.is_empty() => lines[at].2 = lines[at].2.wrapping_add(*weight),
-            at => lines.insert(at.map_or(0, |at| at + 1), (address, "", *weight)),
+    for (offset, weight) in state.offsets(id) {
+        // An offset inside an instruction is that instruction's.
+        match lines.partition_point(|line| line.0 <= offset).checked_sub(1) {
+            Some(at) if !lines[at].1.is_empty() => lines[at].2 = lines[at].2.wrapping_add(weight),
+            at => lines.insert(at.map_or(0, |at| at + 1), (offset, "", weight)),
         }
     }
     let said = match code {
@@ -153,7 +151,7 @@ pub(super) fn instructions(
     let mut order: Vec<usize> = (0..lines.len()).collect();
     let seen = screen.code_line.page(&mut order, table.height(), |at| *at, usize::cmp).to_vec();
     for (line, at) in seen.iter().enumerate() {
-        let (address, text, weight) = lines[*at];
+        let (offset, text, weight) = lines[*at];
         let share = part(weight, own);
         let strong = if weight > 0 && weight == heaviest { theme.warning() } else { theme.bold() };
         if weight > 0 {
@@ -168,8 +166,8 @@ pub(super) fn instructions(
                 theme.mode(state.function(id).key.function.mode),
             );
         }
-        table.cell(buffer, 2, line, &format!("+{:#x}", address.wrapping_sub(start)), theme.dim());
-        table.cell(buffer, 3, line, &format!("{address:#x}"), theme.dim());
+        table.cell(buffer, 2, line, &format!("+{offset:#x}"), theme.dim());
+        table.cell(buffer, 3, line, &format!("{:#x}", base.wrapping_add(offset)), theme.dim());
         let style = if weight > 0 { theme.bold() } else { Style::new() };
         table.cell(buffer, 4, line, &harmless(text, table.width(4), theme), style);
     }

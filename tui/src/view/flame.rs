@@ -4,7 +4,7 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Modifier};
 
 use super::{
     text::{harmless, percent, put},
-    theme::Theme,
+    theme::{Colors, Theme},
 };
 use crate::{
     screen::Screen,
@@ -75,6 +75,9 @@ fn cell(
         style = style.add_modifier(Modifier::REVERSED).add_modifier(Modifier::BOLD);
     }
     buffer.set_style(Rect { x: left, y, width: right - left, height: 1 }, style);
+    if right - left < 3 && theme.colors != Colors::None {
+        return;
+    }
     let border = if theme.ascii { "|" } else { "▏" };
     let x = put(buffer, left, y, right, border, style);
     let room = usize::from(right.saturating_sub(x));

@@ -11,15 +11,20 @@ use super::{
     theme::Theme,
 };
 use crate::{
-    screen::{Screen, Sort, View},
-    state::{FunctionId, Group, GroupId, RowId, RowView, State, Sums, part},
+    screen::{Cursor, Screen, Sort, View},
+    state::{FunctionId, Group, GroupId, RowId, RowView, Scope, State, Sums, part},
 };
 
 /// The domains, and below them the hottest functions of all.
 pub(super) fn overview(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let rows = state.rows().count().min(usize::from(u16::MAX) - 2) as u16;
-    let most = if area.height < 16 { area.height / 2 } else { area.height * 3 / 5 };
-    let height = (rows + 1).clamp(3, most.max(3)).min(area.height);
+    let most = match area.height {
+        // No room for two lists.
+        0..10 => area.height,
+        10..16 => area.height / 2,
+        _ => area.height * 3 / 5,
+    };
+    let height = (rows + 1).clamp(2, most.max(2)).min(area.height);
     domains(state, screen, theme, Rect { height, ..area }, buffer);
     let rest = Rect { y: area.y + height + 1, height: area.height.saturating_sub(height + 1), ..area };
     if rest.height > 1 {
@@ -34,10 +39,8 @@ fn empty(theme: Theme, area: Rect, buffer: &mut Buffer, why: &str) {
     }
 }
 
-fn by_weight<T>(a: u64, b: u64, otherwise: (T, T)) -> Ordering
-where
-    T: Ord,
-{
+/// The heavier first; what weighs the same stays in a fixed order.
+fn by_weight<T: Ord>(a: u64, b: u64, otherwise: (T, T)) -> Ordering {
     b.cmp(&a).then_with(|| otherwise.0.cmp(&otherwise.1))
 }
 
@@ -45,27 +48,52 @@ fn turned(order: Ordering, reverse: bool) -> Ordering {
     if reverse { order.reverse() } else { order }
 }
 
-fn domains(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    let mut columns: Vec<Column> = vec![
-        right("NOW", 6),
-        right("WINDOW", 6),
-        right("HYP", 6),
-        right("KERN", 6),
-        right("USER", 6),
-        right("BACK", 6),
-    ];
-    // As many seconds as there is room for.
-    let spark = (area.width.saturating_sub(74) / 3).clamp(6, 60);
-    columns.push(left("SHARE", spark));
-    let bar = if area.width >= 120 { 24 } else { 0 };
-    if bar > 0 {
-        columns.push(left("MODES", bar));
+/// What a column of the domains tells.
+#[derive(Clone, Copy)]
+enum Tells {
+    Now,
+    Window,
+    Mode(Mode),
+    Sparkline,
+    Modes,
+    Samples,
+    Cpus,
+    Number,
+    Kind,
+    Name,
+}
+
+/// The columns that there is room for; the name always.
+fn domain_columns(width: u16) -> Vec<(Tells, Column)> {
+    let [hypervisor, kernel, user, backend] = Mode::ALL.map(Tells::Mode);
+    let mut columns = vec![(Tells::Now, right("NOW", 5)), (Tells::Window, right("WINDOW", 6))];
+    if width >= 60 {
+        columns.extend([
+            (hypervisor, right("HYP", 5)),
+            (kernel, right("KERN", 5)),
+            (user, right("USER", 5)),
+            (backend, right("BACK", 5)),
+        ]);
     }
-    columns.push(right("SMP/S", 6));
-    columns.push(right("CPUS", 5));
-    columns.push(right("ID", 4));
-    columns.push(left("KIND", if area.width >= 90 { 10 } else { 4 }));
-    columns.push(left("DOMAIN", 0));
+    // As many seconds as there is room for.
+    columns.push((Tells::Sparkline, left("SHARE", (width.saturating_sub(68) / 3).clamp(6, 60))));
+    if width >= 120 {
+        columns.push((Tells::Modes, left("MODES", 24)));
+    }
+    if width >= 72 {
+        columns.extend([
+            (Tells::Samples, right("SMP/S", 5)),
+            (Tells::Cpus, right("CPUS", 5)),
+            (Tells::Number, right("ID", 4)),
+            (Tells::Kind, left("KIND", 4)),
+        ]);
+    }
+    columns.push((Tells::Name, left("DOMAIN", 0)));
+    columns
+}
+
+fn domains(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    let (tells, columns): (Vec<Tells>, Vec<Column>) = domain_columns(area.width).into_iter().unzip();
     let table = Table::new(area, &columns);
     table.titles(theme, buffer);
 
@@ -84,51 +112,59 @@ fn domains(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer:
     if rows.is_empty() {
         empty(theme, area, buffer, "no domain is called so");
     }
+    let all = rows.len();
     let seen = screen.rows.page(&mut rows, table.height(), |row| row.id, order);
-    let seconds = state.covered_s().max(1.0);
     for (line, row) in seen.iter().enumerate() {
-        let mut column = 0;
-        let mut cell = |text: &str, style: Style| {
-            table.cell(buffer, column, line, text, style);
-            column += 1;
-        };
-        let strength = if row.alive { theme.bold() } else { theme.dim() };
-        cell(&percent(row.now), strength);
-        cell(&percent(row.share), strength);
-        for mode in Mode::ALL {
-            let weight = row.sums.modes[mode as usize];
-            let style = if weight > 0 { theme.mode(mode) } else { theme.dim() };
-            cell(&percent(part(weight, state.busy())), style);
+        for (column, &tells) in tells.iter().enumerate() {
+            if let Tells::Modes = tells {
+                modes_bar(&table, column, line, row, theme, buffer);
+            } else {
+                let (text, style) = domain_cell(state, row, tells, table.width(column), theme);
+                table.cell(buffer, column, line, &text, style);
+            }
         }
-        let spark: String = state.sparkline(row.id, spark.into()).map(|part| theme.spark(part)).collect();
-        cell(&spark, theme.dim());
-        if bar > 0 {
-            modes_bar(&table, 7, line, row.sums, row.share, theme, buffer);
-            column = 8;
-        }
-        let mut cell = |text: &str, style: Style| {
-            table.cell(buffer, column, line, text, style);
-            column += 1;
-        };
-        let plain = if row.alive { Style::new() } else { theme.dim() };
-        cell(&format!("{:.0}", row.sums.samples as f64 / seconds), plain);
-        cell(&row.cpus.map_or_else(|| "-".to_owned(), |cpus| format!("{cpus:.2}")), plain);
-        cell(&row.number.map_or_else(|| "-".to_owned(), |number| number.to_string()), plain);
-        cell(row.kind.as_str(), plain);
-        let width = table.width(column);
-        let name = if row.alive {
-            harmless(row.name, width, theme)
-        } else {
-            harmless(&format!("{} (gone)", row.name), width, theme)
-        };
-        table.cell(buffer, column, line, &name, strength);
     }
     screen.seen.row = seen.get(screen.rows.at - screen.rows.top).map(|row| row.id);
     if screen.view == View::Domains && !seen.is_empty() {
         table.select(buffer, screen.rows.at - screen.rows.top, theme);
     }
     screen.areas.list = Some((table.first_line(), table.height() as u16));
-    more(&table, seen.len(), rows.len(), screen.rows.top, theme, buffer, area);
+    more(&table, seen.len(), all, screen.rows.top, theme, buffer, area);
+}
+
+fn domain_cell(
+    state: &State,
+    row: &RowView<'_>,
+    tells: Tells,
+    width: usize,
+    theme: Theme,
+) -> (String, Style) {
+    let (plain, strong) = match row.alive {
+        true => (Style::new(), theme.bold()),
+        false => (theme.dim(), theme.dim()),
+    };
+    let unknown = || "-".to_owned();
+    match tells {
+        Tells::Now => (percent(row.now), strong),
+        Tells::Window => (percent(row.share), strong),
+        Tells::Mode(mode) => {
+            let weight = row.sums.modes[mode as usize];
+            let style = if weight > 0 { theme.mode(mode) } else { theme.dim() };
+            (percent(part(weight, state.busy())), style)
+        }
+        Tells::Sparkline => {
+            let parts = state.sparkline(row.id, width as u64);
+            (parts.map(|part| theme.spark(part)).collect(), theme.dim())
+        }
+        // Drawn cell by cell.
+        Tells::Modes => (String::new(), plain),
+        Tells::Samples => (format!("{:.0}", row.sums.samples as f64 / state.covered_s().max(1.0)), plain),
+        Tells::Cpus => (row.cpus.map_or_else(unknown, |cpus| format!("{cpus:.2}")), plain),
+        Tells::Number => (row.number.map_or_else(unknown, |number| number.to_string()), plain),
+        Tells::Kind => (row.number.map_or_else(unknown, |_| row.kind.to_string()), plain),
+        Tells::Name if row.alive => (harmless(row.name, width, theme), strong),
+        Tells::Name => (harmless(&format!("{} (gone)", row.name), width, theme), strong),
+    }
 }
 
 /// A bar as long as the share, of the colours of its modes.
@@ -136,17 +172,16 @@ fn modes_bar(
     table: &Table,
     column: usize,
     line: usize,
-    sums: Sums,
-    share: f64,
+    row: &RowView<'_>,
     theme: Theme,
     buffer: &mut Buffer,
 ) {
     let place = table.place(column, line);
-    let cells = f64::from(place.width) * share;
+    let cells = f64::from(place.width) * row.share;
     let mut x = place.x;
     let mut before = 0.0;
     for mode in Mode::ALL {
-        before += part(sums.modes[mode as usize], sums.weight) * cells;
+        before += part(row.sums.modes[mode as usize], row.sums.weight) * cells;
         let end = (place.x + before.round() as u16).min(place.right());
         while x < end {
             put(buffer, x, place.y, end, theme.bar(mode).encode_utf8(&mut [0; 4]), theme.mode(mode));
@@ -166,24 +201,25 @@ fn more(table: &Table, seen: usize, all: usize, top: usize, theme: Theme, buffer
 
 /// The processes in scope.
 pub(super) fn processes(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    let (roomy, wide) = (area.width >= 60, area.width >= 100);
     let table = Table::new(
         area,
         &[
             right("SHARE", 6),
-            right("HYP", 6),
-            right("KERN", 6),
-            right("USER", 6),
-            right("BACK", 6),
-            right("SMP/S", 6),
+            right("HYP", 5).only_if(roomy),
+            right("KERN", 5).only_if(roomy),
+            right("USER", 5).only_if(roomy),
+            right("BACK", 5).only_if(roomy),
+            right("SMP/S", 5).only_if(roomy),
             left("DOMAIN", (area.width / 6).clamp(8, 20)),
-            left("PROCESS", if area.width >= 100 { 32 } else { 0 }),
-            left("CONTROL GROUP", if area.width >= 100 { 0 } else { 1 }),
+            left("PROCESS", if wide { 32 } else { 0 }),
+            left("CONTROL GROUP", 0).only_if(wide),
         ],
     );
     table.titles(theme, buffer);
     let row = match screen.scope {
-        crate::state::Scope::Machine => None,
-        crate::state::Scope::Row(row) | crate::state::Scope::Group(row, _) => Some(row),
+        Scope::Machine => None,
+        Scope::Row(row) | Scope::Group(row, _) => Some(row),
     };
     let whole = row.map_or(state.busy(), |row| state.row(row).sums.weight);
     let filter = &screen.filter;
@@ -217,9 +253,7 @@ pub(super) fn processes(state: &State, screen: &mut Screen, theme: Theme, area: 
         let (name, container) = state.group_name(*group);
         table.cell(buffer, 7, line, &harmless(&name, table.width(7), theme), theme.bold());
         let container = harmless(container.unwrap_or("-"), table.width(8), theme);
-        if area.width >= 100 {
-            table.cell(buffer, 8, line, &container, theme.dim());
-        }
+        table.cell(buffer, 8, line, &container, theme.dim());
     }
     screen.seen.group = seen.get(screen.groups.at - screen.groups.top).map(|group| group.0);
     if !seen.is_empty() {
@@ -249,17 +283,17 @@ struct Item {
 }
 
 fn functions(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer, focus: bool) {
-    let machine = screen.scope == crate::state::Scope::Machine;
-    let wide = area.width >= 100;
+    let machine = screen.scope == Scope::Machine;
+    let (roomy, wide) = (area.width >= 60, area.width >= 100);
     let table = Table::new(
         area,
         &[
             right("SELF", 6),
             right("TOTAL", 6),
-            right("CHANGE", 7),
-            left("DOMAIN", if wide { 20 } else { 10 }),
-            left("MODE", if wide { 10 } else { 4 }),
-            left("MODULE", if wide { 24 } else { 12 }),
+            right("CHANGE", 7).only_if(roomy),
+            left("DOMAIN", if wide { 20 } else { 10 }).only_if(machine),
+            left("MODE", if wide { 10 } else { 4 }).only_if(roomy),
+            left("MODULE", if wide { 24 } else { 12 }).only_if(roomy),
             left("FUNCTION", 0),
         ],
     );
@@ -293,7 +327,7 @@ fn functions(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffe
         turned(order, reverse)
     };
     let all = items.len();
-    let mut first = crate::screen::Cursor::default();
+    let mut first = Cursor::default();
     let cursor = if focus { &mut screen.functions } else { &mut first };
     let seen = cursor.page(&mut items, table.height(), |item| item.id, order);
     for (line, item) in seen.iter().enumerate() {
@@ -309,8 +343,7 @@ fn functions(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffe
         };
         table.cell(buffer, 2, line, &text, style);
         let row = function.key.row;
-        let style = if machine { Style::new() } else { theme.dim() };
-        table.cell(buffer, 3, line, &harmless(state.row(row).name, table.width(3), theme), style);
+        table.cell(buffer, 3, line, &harmless(state.row(row).name, table.width(3), theme), Style::new());
         let mode = function.key.function.mode;
         table.cell(
             buffer,

@@ -79,7 +79,7 @@ fn footer(screen: &Screen, theme: Theme, buffer: &mut Buffer) {
         let x = put(buffer, area.x, y, area.right(), "/", theme.bold());
         let text = harmless(&screen.filter, usize::from(area.right() - x).saturating_sub(1), theme);
         let x = put(buffer, x, y, area.right(), &text, theme.bold());
-        put(buffer, x, y, area.right(), " ", theme.selected());
+        put(buffer, x, y, area.right(), " ", theme.button());
         return;
     }
     if let Some(message) = &screen.message {
@@ -103,7 +103,7 @@ fn footer(screen: &Screen, theme: Theme, buffer: &mut Buffer) {
         if usize::from(area.right().saturating_sub(x)) < key.len() + what.len() + 3 {
             break;
         }
-        x = put(buffer, x, y, area.right(), key, theme.selected());
+        x = put(buffer, x, y, area.right(), key, theme.button());
         x = put(buffer, x, y, area.right(), &format!(" {what}  "), theme.dim());
     }
 }

@@ -135,7 +135,7 @@ fn tabs(state: &State, screen: &mut Screen, theme: Theme, buffer: &mut Buffer, y
             true => number.to_string(),
             false => format!("{number} {}", view.title()),
         };
-        let style = if view == screen.view { theme.selected() } else { theme.dim() };
+        let style = if view == screen.view { theme.button() } else { theme.dim() };
         let from = x;
         x = put(buffer, x, y, end, &format!(" {title} "), style);
         screen.areas.tabs.push((from, x, view));

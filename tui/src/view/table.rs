@@ -15,6 +15,16 @@ pub(super) struct Column {
     pub(super) align: Align,
 }
 
+/// The width of a column that is left out.
+const LEFT_OUT: u16 = u16::MAX;
+
+impl Column {
+    /// Leaves it out unless there is room, or a reason, for it.
+    pub(super) fn only_if(self, wanted: bool) -> Self {
+        Self { width: if wanted { self.width } else { LEFT_OUT }, ..self }
+    }
+}
+
 pub(super) const fn right(title: &'static str, width: u16) -> Column {
     Column { title, width, align: Align::Right }
 }
@@ -33,11 +43,16 @@ pub(super) struct Table {
 impl Table {
     /// Lays out columns in the order of their places; those that do not fit are left out, the last ones first.
     pub(super) fn new(area: Rect, columns: &[Column]) -> Self {
-        let fixed: u16 = columns.iter().map(|column| column.width + 1).sum();
+        let there = columns.iter().filter(|column| column.width != LEFT_OUT);
+        let fixed: u16 = there.map(|column| column.width + 1).sum();
         let rest = area.width.saturating_sub(fixed);
         let mut x = area.x;
         let mut placed = Vec::new();
         for &column in columns {
+            if column.width == LEFT_OUT {
+                placed.push((column, x, 0));
+                continue;
+            }
             let width = if column.width == 0 { rest + 1 } else { column.width };
             let width = width.min(area.right().saturating_sub(x));
             placed.push((column, x, width));

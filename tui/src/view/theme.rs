@@ -126,7 +126,21 @@ impl Theme {
         self.mode_color(Mode::Hypervisor).map_or(style, |color| style.fg(color))
     }
 
+    /// The row that the cursor is on: where there are colours, those of its cells stay.
     pub(crate) fn selected(self) -> Style {
+        match (self.colors, self.light) {
+            (Colors::None | Colors::Ansi, _) => {
+                Style::new().fg(Color::Reset).add_modifier(Modifier::REVERSED)
+            }
+            (Colors::Indexed, false) => Style::new().bg(Color::Indexed(238)),
+            (Colors::Indexed, true) => Style::new().bg(Color::Indexed(253)),
+            (Colors::True, false) => Style::new().bg(Color::Rgb(54, 62, 82)),
+            (Colors::True, true) => Style::new().bg(Color::Rgb(208, 222, 246)),
+        }
+    }
+
+    /// A key, a tab: something to press.
+    pub(crate) fn button(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
