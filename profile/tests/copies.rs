@@ -40,7 +40,7 @@ fn file(started: u64) -> Vec<u8> {
         let (id, from) = (DomainId(id), Time(0));
         let (number, name, kind) = (id.0, name.to_owned(), DomainKind::Kvm);
         writer.domain(Domain { id, number, name, uuid: None, kind, vcpus: 1, from });
-        let name = Some(format!("{}d", number));
+        let name = Some(format!("{number}d"));
         let process = ProcessId(id.0 + 1);
         let (pid, root, container) = (Some(1), None, Some("/secret".to_owned()));
         writer.process(Process { id: process, domain: id, pid, root, name, container, from });
