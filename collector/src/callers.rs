@@ -130,7 +130,12 @@ impl Callers {
         let mut links = Vec::new();
         // What the kernel was entered from, once that is known.
         let mut entered: Option<(Space, Registers)> = None;
+        // A thread of the kernel has no process, whatever stands where its registers would.
+        let mut is_own_thread = false;
         for (space, captured) in stretches {
+            if is_own_thread && matches!(space, Space::User(..)) {
+                continue;
+            }
             let chain = match (&captured.stretch, space) {
                 (Stretch::Walked(frames), _) => Chain { frames: frames.clone(), end: End::Complete },
                 (Stretch::Copied { registers, .. }, Space::Hypervisor) => unknown(registers),
@@ -140,7 +145,11 @@ impl Callers {
                             entered = Some((space, registers));
                             chain
                         }
-                        Some((chain, Entered::FromNowhere)) => chain,
+                        Some((chain, Entered::FromNowhere)) => {
+                            // The first instructions of a system call have no callers either.
+                            is_own_thread = chain.end == End::Complete && chain.frames.len() > 1;
+                            chain
+                        }
                         None => unknown(registers),
                     }
                 }

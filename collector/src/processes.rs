@@ -96,6 +96,10 @@ impl Processes {
         if let Some(id) = life.id {
             return id;
         }
+        if let Some(id) = self.same_by_other_root(whose.domain, key) {
+            return id;
+        }
+        let life = self.lives.get_mut(&(whose.domain, key)).expect("just looked at");
         let id = ProcessId(self.introduced);
         self.introduced += 1;
         life.id = Some(id);
@@ -107,6 +111,17 @@ impl Processes {
         }
         writer.process(process(id, whose.domain, key, &life.facts, now));
         id
+    }
+
+    /// The handle of a guest's process that was introduced by the other one of its two roots: one is loaded in its kernel,
+    /// the other in user mode.
+    fn same_by_other_root(&mut self, domain: DomainId, key: Option<ProcessKey>) -> Option<ProcessId> {
+        let of = |life: &Life| life.facts.guest.as_ref().map(|guest| (guest.pid, guest.start_time));
+        let wanted = of(self.lives.get(&(domain, key))?)?;
+        let others = self.lives.iter().filter(|((of_domain, _), _)| *of_domain == domain);
+        let id = others.filter(|(_, life)| of(life) == Some(wanted)).find_map(|(_, life)| life.id)?;
+        self.lives.get_mut(&(domain, key))?.id = Some(id);
+        Some(id)
     }
 
     /// Takes a change of a process of the host.

@@ -460,6 +460,13 @@ impl<W: Write> Session<'_, W> {
         };
         let links = self.links(taken, space, process);
         let chain = self.chain(&links, taken);
+        // A kernel that serves a process does so on its behalf.
+        let process = process.or_else(|| {
+            links.iter().find_map(|link| match link {
+                Link::Code(Space::User(domain, id), _) if charged_to == Some(*domain) => Some(*id),
+                _ => None,
+            })
+        });
         self.writer.sample(Sample {
             time: taken.time,
             cpu,

@@ -18,7 +18,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use hv_shim::{Memories, Taken};
+use hv_shim::{Memories, Owner, Taken};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Mode};
 
 pub(crate) use self::look::{Answer, GuestMapping, GuestProcess, Image};
@@ -91,7 +91,7 @@ impl Guests {
     /// user may have `named` the kernel.
     pub(crate) fn is_awaited(&mut self, domain: &Domain, named: bool, taken: &Taken) -> bool {
         let Some(memories) = &self.memories else { return false };
-        let (Some(root), false) = (taken.page_tables, taken.mode == Mode::Hypervisor) else { return false };
+        let Some(root) = root_of_any_code(domain, taken) else { return false };
         if !matches!(domain.kind, DomainKind::Pv | DomainKind::Pvh | DomainKind::Hvm) {
             return false;
         }
@@ -132,9 +132,9 @@ impl Guests {
             Standing::Asked { at, awaited } => return awaited && !named && at.elapsed() < KERNEL_PATIENCE,
             Standing::Answered(_) => {}
         }
-        if taken.mode != Mode::User || !guest.knows_processes {
+        let Some(root) = root_of_process(domain, taken).filter(|_| guest.knows_processes) else {
             return false;
-        }
+        };
         let process = guest.processes.entry(root).or_default();
         let question = Question::Process(root);
         match *process {
@@ -174,4 +174,19 @@ impl Guests {
     pub(crate) fn forget(&mut self, domain: DomainId) {
         self.guests.remove(&domain);
     }
+}
+
+/// Page tables of a guest's process, if one of its processes was sampled, or is among the callers.
+fn root_of_process(domain: &Domain, taken: &Taken) -> Option<AddressSpaceRoot> {
+    let own = Owner::Process(domain.number);
+    let captured = || taken.stretches.iter().find(|captured| captured.owner == own)?.page_tables;
+    taken.page_tables.filter(|_| taken.owner == own).or_else(captured)
+}
+
+/// Page tables that lead to a guest's kernel, in whatever code of the guest they were loaded.
+fn root_of_any_code(domain: &Domain, taken: &Taken) -> Option<AddressSpaceRoot> {
+    let own = [Owner::Kernel(domain.number), Owner::Process(domain.number)];
+    let captured = || taken.stretches.iter().filter(|captured| own.contains(&captured.owner));
+    let captured = || captured().find_map(|captured| captured.page_tables);
+    taken.page_tables.filter(|_| own.contains(&taken.owner)).or_else(captured)
 }
