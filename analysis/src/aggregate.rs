@@ -207,7 +207,10 @@ impl Aggregate {
                 if let EndReason::HostError(error) = &end.reason {
                     said.push(format!("the recording ended early: {error}"));
                 }
-                said.extend(books::doubts(recorded.snapshot.as_ref(), &self.sequences));
+                // What was on its way when one file of a series ended is in the next one.
+                if !recorded.header.options.contains_key("rotate") {
+                    said.extend(books::doubts(recorded.snapshot.as_ref(), &self.sequences));
+                }
             }
         }
         let own = recorded.notes.iter().map(|note| (note.time, note.text.clone()));

@@ -12,6 +12,7 @@ mod aggregate;
 mod books;
 mod call_tree;
 pub mod compare;
+mod counted;
 mod functions;
 pub mod gate;
 mod processes;
@@ -23,6 +24,7 @@ mod visible;
 
 pub use aggregate::Aggregate;
 pub use call_tree::{CallTree, Node};
+pub use counted::Counted;
 pub use functions::{Function, frames_with_modes, name as frame_name};
 pub use processes::label as process_label;
 pub use report::{

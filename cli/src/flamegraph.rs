@@ -7,18 +7,21 @@ use std::{
     process::ExitCode,
 };
 
-use ::flamegraph::{Pictures, file_names};
+use ::flamegraph::{Pictures, file_names, html};
 use analysis::Aggregate;
 use anyhow::Context;
 use profile::{EventId, recording::Recording};
 
-use crate::DEFAULT_RECORDING;
+use crate::{DEFAULT_RECORDING, export::find_event};
 
-/// Draw a recording as flame graphs (SVG)
+/// Draw a recording as flame graphs: SVG, or one HTML file to search and filter
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   xenoscope flamegraph -o machine.svg                  the whole machine, domains at the roots
+  xenoscope flamegraph -o machine.html                 the same to search, zoom and filter, offline
+  xenoscope flamegraph --baseline before.xsr -i after.xsr -o diff.html
+                                                       what changed: red grew, blue shrank
   xenoscope flamegraph --domain web -o web.svg         one domain
   xenoscope flamegraph --per-domain --output-dir svg   a file for each domain that ran")]
 pub(crate) struct Args {
@@ -26,8 +29,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_RECORDING)]
     input: PathBuf,
 
-    /// The picture; `-` is standard output
-    #[arg(short, long, value_name = "FILE.svg", default_value = "xenoscope.svg")]
+    /// The picture; `-` is standard output. Of what ends in .html, all domains are drawn
+    #[arg(short, long, value_name = "FILE.svg|FILE.html", default_value = "xenoscope.svg")]
     output: PathBuf,
 
     /// Draw this event, where there are several; the first one otherwise
@@ -37,6 +40,10 @@ pub(crate) struct Args {
     /// Draw this domain only
     #[arg(short, long, value_name = "NAME|ID")]
     domain: Option<String>,
+
+    /// Draw what changed since this recording
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "per_domain"])]
+    baseline: Option<PathBuf>,
 
     /// Draw each domain into a file of its own
     #[arg(long, conflicts_with_all = ["domain", "output"])]
@@ -48,16 +55,34 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let aggregate = Aggregate::of(Recording::open(&args.input)?)?;
+    let (aggregate, id) = read(&args.input, args.event.as_deref())?;
     let report = aggregate.report();
-    let wanted = |name: &str| {
-        let known = || report.events.iter().map(|event| event.name.as_str()).collect::<Vec<_>>().join(", ");
-        let place = report.events.iter().position(|event| event.name == name);
-        place.with_context(|| format!("the recording has no event {name}; it has {}", known()))
+    let event = report.events.get(usize::from(id.0)).context("the recording has no events")?;
+    let baseline = args.baseline.as_ref().map(|file| read(file, args.event.as_deref())).transpose()?;
+    let before = baseline.as_ref().map(|(aggregate, id)| (aggregate, aggregate.report(), *id));
+    let before = match &before {
+        Some((aggregate, report, id)) => {
+            let event = report.events.get(usize::from(id.0)).context("the baseline has no events")?;
+            Some((report, event, aggregate.stacks(*id)))
+        }
+        None => None,
     };
-    let place = args.event.as_deref().map_or(Ok(0), wanted)?;
-    let event = report.events.get(place).context("the recording has no events")?;
-    let pictures = Pictures::new(&report, event, aggregate.stacks(EventId(place as u16)));
+    if args.output.extension().is_some_and(|extension| extension == "html") {
+        let page = match before {
+            Some((_, base, mut stacks)) => {
+                html(&report, event, aggregate.stacks(id), Some((base, &mut stacks)))?
+            }
+            None => html(&report, event, aggregate.stacks(id), None)?,
+        };
+        write(&args.output, page.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pictures = Pictures::new(&report, event, aggregate.stacks(id));
+    if let Some((report, base, stacks)) = before {
+        let before = Pictures::new(report, base, stacks);
+        write(&args.output, &pictures.difference(&before)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.per_domain {
         fs::create_dir_all(&args.output_dir)
             .with_context(|| format!("could not create {}", args.output_dir.display()))?;
@@ -74,6 +99,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         write(&args.output, &svg)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path, event: Option<&str>) -> anyhow::Result<(Aggregate, EventId)> {
+    let recording = Recording::open(file)?;
+    let event = find_event(&recording, event)?;
+    Ok((Aggregate::of(recording)?, event))
 }
 
 fn write(path: &Path, svg: &[u8]) -> anyhow::Result<()> {

@@ -4,13 +4,16 @@
 //! here: anything but wiring; each command is a file of its own.
 #![forbid(unsafe_code)]
 
+mod control;
 mod cut;
 mod diff;
 mod doctor;
 mod domains;
+mod export;
 mod flamegraph;
 mod gate;
 mod images;
+mod import;
 mod info;
 mod list;
 mod merge;
@@ -46,7 +49,12 @@ enum Command {
     Report(report::Args),
     Diff(diff::Args),
     Gate(gate::Args),
+    Export(export::Args),
+    Import(import::Args),
     Info(info::Args),
+    Mark(control::MarkArgs),
+    Status(control::StatusArgs),
+    Stop(control::StopArgs),
     Merge(merge::Args),
     Cut(cut::Args),
     Redact(redact::Args),
@@ -65,7 +73,12 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Gate(args) => gate::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
         Command::Info(args) => info::run(args),
+        Command::Mark(args) => control::mark(args),
+        Command::Status(args) => control::status(args),
+        Command::Stop(args) => control::stop(args),
         Command::Merge(args) => merge::run(args),
         Command::Cut(args) => cut::run(args),
         Command::Redact(args) => redact::run(args),

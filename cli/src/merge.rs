@@ -14,7 +14,7 @@ use crate::output::Output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  xenoscope merge -o day.xsr xenoscope.xsr.*.xsr      the files of a recording with --rotate
+  xenoscope merge -o day.xsr xenoscope-0*.xsr         the files of a recording with --rotate
   xenoscope merge -o runs.xsr run-1.xsr run-2.xsr     several runs
 
 They must have been sampled on the same host, by the same events. Times are put in order by the wall clock; the time

@@ -109,10 +109,9 @@ fn percentage(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(digits) => (digits, 1 << 10),
-        None => text.strip_suffix(['m', 'M']).map_or((text, 1), |digits| (digits, 1 << 20)),
-    };
+    let units = [(['k', 'K'], 1 << 10), (['m', 'M'], 1 << 20), (['g', 'G'], 1 << 30)];
+    let with_unit = units.into_iter().find_map(|(letters, unit)| Some((text.strip_suffix(letters)?, unit)));
+    let (digits, unit) = with_unit.unwrap_or((text, 1));
     let count: Option<u64> = digits.parse().ok().and_then(|count: u64| count.checked_mul(unit));
     count.filter(|&count| count > 0).ok_or_else(|| "not a size such as 64K or 1M".into())
 }

@@ -18,4 +18,4 @@ mod processes;
 mod session;
 
 pub use domains::Filter;
-pub use session::{CollectError, Options, Progress, Summary, record};
+pub use session::{CollectError, Options, Progress, Sink, Summary, record};

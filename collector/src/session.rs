@@ -13,7 +13,7 @@ use hv_shim::{
 };
 use profile::{
     Chain, ChainId, CodeAddress, Domain, DomainId, FrameId, PhysCpu, ProcessId, Sample, Space, Time, VcpuId,
-    recording::{End, EndReason, Header, Host, Note, RecordingError, Writer},
+    recording::{End, EndReason, Header, Host, Mark, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
 use unwind::Broken;
@@ -68,9 +68,30 @@ pub trait Progress {
     /// Told about once a second.
     fn so_far(&mut self, samples: u64, lost: u64, elapsed: Duration);
 
+    /// The moments that the user has named since he was asked last.
+    fn take_marks(&mut self) -> Vec<(Instant, String)> {
+        Vec::new()
+    }
+
     /// A domain appeared, or goes by another name: adds what symbols there are for it.
     fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<(), String>;
 }
+
+/// Where a recording goes.
+pub trait Sink: Write + Sized {
+    /// How large it may become.
+    fn max_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Where the recording goes on when this is as large as it may be; none if it ends there.
+    fn next(&mut self) -> io::Result<Option<Self>> {
+        Ok(None)
+    }
+}
+
+impl Sink for &mut Vec<u8> {}
+impl Sink for io::PipeWriter {}
 
 /// What a recording came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,10 +129,13 @@ pub enum CollectError {
     /// The command.
     #[error("the command could not be started: {0}")]
     Command(io::Error),
+    /// The next file.
+    #[error("the next file of the recording can't be written")]
+    NextFile(#[source] io::Error),
 }
 
 /// Records until `progress` says that it is enough, into `sink`.
-pub fn record<W: Write>(
+pub fn record<W: Sink>(
     hypervisor: &mut dyn Hypervisor,
     options: &Options,
     sink: W,
@@ -200,6 +224,10 @@ struct Clock {
 }
 
 impl Clock {
+    fn at(&self, moment: Instant) -> Time {
+        Time(self.started.0 + moment.saturating_duration_since(self.origin).as_nanos() as u64)
+    }
+
     fn now(&self) -> Time {
         Time(self.started.0 + self.origin.elapsed().as_nanos() as u64)
     }
@@ -226,7 +254,7 @@ const KERNEL: &str = "vmlinux";
 /// The number of the one domain whose processes tell of themselves: the Linux host.
 const HOST: u32 = 0;
 
-struct Session<'a, W: Write> {
+struct Session<'a, W: Sink> {
     hypervisor: &'a mut dyn Hypervisor,
     sampling: Box<dyn Sampling>,
     /// Whose each ring is.
@@ -249,7 +277,7 @@ struct Session<'a, W: Write> {
     flush_every: Duration,
 }
 
-impl<W: Write> Session<'_, W> {
+impl<W: Sink> Session<'_, W> {
     fn run(&mut self, progress: &mut dyn Progress) -> Result<EndReason, CollectError> {
         let mut listed = Instant::now();
         let mut flushed = Instant::now();
@@ -264,14 +292,34 @@ impl<W: Write> Session<'_, W> {
                 self.list_domains(progress)?;
                 listed = Instant::now();
             }
+            for (at, name) in progress.take_marks() {
+                let time = self.clock.at(at);
+                self.writer.mark(Mark { time, name });
+            }
             self.write_ready(progress)?;
             if flushed.elapsed() >= self.flush_every {
                 self.flush()?;
                 let totals = self.books.totals(&*self.sampling);
                 progress.so_far(totals.written, totals.lost, self.clock.origin.elapsed());
                 flushed = Instant::now();
+                if !self.go_on()? {
+                    return Ok(EndReason::Full);
+                }
             }
         }
+    }
+
+    /// Goes on in another file if this one is full; whether the recording goes on.
+    fn go_on(&mut self) -> Result<bool, CollectError> {
+        let sink = self.writer.sink();
+        if sink.max_bytes().is_none_or(|most| self.writer.written() < most) {
+            return Ok(true);
+        }
+        let Some(next) = self.writer.sink_mut().next().map_err(CollectError::NextFile)? else {
+            return Ok(false);
+        };
+        self.writer.continue_in(next, self.clock.now(), books::unix_ns())?;
+        Ok(true)
     }
 
     fn end(mut self, reason: EndReason) -> Result<Summary, CollectError> {

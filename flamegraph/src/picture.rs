@@ -1,6 +1,6 @@
 //! Drawing, by inferno.
 
-use std::{fmt::Write, io};
+use std::{collections::BTreeMap, fmt::Write, io};
 
 use analysis::{EventReport, Layer, Report, Stack, Visible};
 use inferno::flamegraph::{Options, TextTruncateDirection, color::BackgroundColor, from_lines};
@@ -74,6 +74,42 @@ impl<'a> Pictures<'a> {
         self.draw(&self.labels[index], &samples, own.map(|stack| (None, stack)))
     }
 
+    /// What changed in the whole machine since a baseline, which is scaled to weigh as much: red grew, blue shrank.
+    pub fn difference(&self, baseline: &Self) -> Result<Vec<u8>, PictureError> {
+        let of = || "the difference".to_owned();
+        if self.event.weight == 0 || baseline.event.weight == 0 {
+            return Err(PictureError::NoSamples { of: of() });
+        }
+        let scale = self.event.weight as f64 / baseline.event.weight as f64;
+        let mut stacks: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+        for (side, pictures, scale) in [(0, baseline, scale), (1, self, 1.0)] {
+            for stack in &pictures.stacks {
+                let line = fold(Some(&pictures.labels[stack.domain]), stack, &mut Palette::new());
+                let (frames, _) = line.rsplit_once(' ').expect("a folded stack ends with its weight");
+                let weights = stacks.entry(frames.to_owned()).or_default();
+                weights[side] = weights[side].saturating_add((stack.weight as f64 * scale).round() as u64);
+            }
+        }
+        let lines: Vec<String> =
+            stacks.iter().map(|(frames, [before, after])| format!("{frames} {before} {after}")).collect();
+        let mut options = self.options("all domains, against a baseline", &self.event.samples.to_string());
+        let mut svg = Vec::new();
+        from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
+            .map_err(|source| PictureError::Draw { of: of(), source })?;
+        Ok(svg)
+    }
+
+    fn options<'o>(&self, subject: &str, samples: &str) -> Options<'o> {
+        let mut options = Options::default();
+        options.title = format!("{}: {subject}", self.hostname);
+        options.subtitle = Some(format!("{}: {samples} samples, {}", self.taken_how, self.loss));
+        options.count_name = Visible(&self.event.unit).to_string();
+        options.min_width = MIN_WIDTH_PERCENT;
+        options.bgcolors = Some(BackgroundColor::Grey);
+        options.text_truncate_direction = TextTruncateDirection::Right;
+        options
+    }
+
     fn draw<'s>(
         &self,
         subject: &str,
@@ -91,13 +127,7 @@ impl<'a> Pictures<'a> {
         if total == 0 {
             return Err(PictureError::NoSamples { of: of() });
         }
-        let mut options = Options::default();
-        options.title = format!("{}: {subject}", self.hostname);
-        options.subtitle = Some(format!("{}: {samples} samples, {}", self.taken_how, self.loss));
-        options.count_name = Visible(&self.event.unit).to_string();
-        options.min_width = MIN_WIDTH_PERCENT;
-        options.bgcolors = Some(BackgroundColor::Grey);
-        options.text_truncate_direction = TextTruncateDirection::Right;
+        let mut options = self.options(subject, samples);
         options.palette_map = Some(palette.as_mut());
         let mut svg = Vec::new();
         from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
@@ -126,13 +156,13 @@ fn fold(root: Option<&str>, stack: &Stack, palette: &mut Palette) -> String {
 }
 
 /// How the samples came about.
-fn taken_how(report: &Report, event: &EventReport) -> String {
+pub(crate) fn taken_how(report: &Report, event: &EventReport) -> String {
     let EventReport { name, rate_hz, source, .. } = event;
     format!("{:.1} s of {} at {rate_hz} Hz from {source}", report.duration_s, Visible(name))
 }
 
 /// How many samples there should have been besides.
-fn loss(report: &Report, event: &EventReport) -> String {
+pub(crate) fn loss(report: &Report, event: &EventReport) -> String {
     let lost: u64 = event.lost.values().fold(0, |sum, &count| sum.saturating_add(count));
     let loss = match event.taken {
         Some(taken) => format!("{lost} of {taken} lost"),

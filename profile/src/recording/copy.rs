@@ -34,7 +34,7 @@ pub struct Copier<W: Write> {
     /// One more than the last number of a CPU's samples.
     next: HashMap<PhysCpu, u64>,
     /// Names that were taken out, and what stands for them.
-    pseudonyms: HashMap<String, String>,
+    pseudonyms: HashMap<(&'static str, String), String>,
     books: Option<Snapshot>,
 }
 
@@ -112,9 +112,9 @@ impl<W: Write> Copier<W> {
     }
 
     /// What stands for a name: the same for the same.
-    fn pseudonym(&mut self, what: &str, name: &str) -> String {
+    fn pseudonym(&mut self, what: &'static str, name: &str) -> String {
         let next = self.pseudonyms.len() + 1;
-        self.pseudonyms.entry(name.to_owned()).or_insert_with(|| format!("{what} {next}")).clone()
+        self.pseudonyms.entry((what, name.to_owned())).or_insert_with(|| format!("{what} {next}")).clone()
     }
 
     /// Ends the copy.

@@ -253,6 +253,16 @@ impl<W: Write> Writer<W> {
         self.write(None)
     }
 
+    /// Where this file goes.
+    pub fn sink(&self) -> &W {
+        &self.sink
+    }
+
+    /// See [`sink`](Self::sink); to write to it would damage the recording.
+    pub fn sink_mut(&mut self) -> &mut W {
+        &mut self.sink
+    }
+
     /// How many bytes this file has.
     pub fn written(&self) -> u64 {
         self.written

@@ -1,0 +1,228 @@
+//! pprof: the messages of `profile.proto` (github.com/google/pprof), packed by gzip.
+
+use std::{collections::HashMap, io::Write};
+
+use analysis::Aggregate;
+use flate2::{Compression, write::GzEncoder};
+use profile::EventId;
+use prost::Message;
+
+use crate::{
+    ExportError,
+    place::{self, Named},
+};
+
+/// Message `Profile`.
+#[derive(Clone, PartialEq, Message)]
+struct Profile {
+    #[prost(message, repeated, tag = "1")]
+    sample_type: Vec<ValueType>,
+    #[prost(message, repeated, tag = "2")]
+    sample: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    mapping: Vec<Mapping>,
+    #[prost(message, repeated, tag = "4")]
+    location: Vec<Location>,
+    #[prost(message, repeated, tag = "5")]
+    function: Vec<Function>,
+    #[prost(string, repeated, tag = "6")]
+    string_table: Vec<String>,
+    #[prost(int64, tag = "9")]
+    time_nanos: i64,
+    #[prost(int64, tag = "10")]
+    duration_nanos: i64,
+    #[prost(message, optional, tag = "11")]
+    period_type: Option<ValueType>,
+    #[prost(int64, tag = "12")]
+    period: i64,
+    #[prost(int64, repeated, tag = "13")]
+    comment: Vec<i64>,
+    #[prost(int64, tag = "14")]
+    default_sample_type: i64,
+}
+
+/// Message `ValueType`.
+#[derive(Clone, PartialEq, Message)]
+struct ValueType {
+    #[prost(int64, tag = "1")]
+    r#type: i64,
+    #[prost(int64, tag = "2")]
+    unit: i64,
+}
+
+/// Message `Sample`.
+#[derive(Clone, PartialEq, Message)]
+struct Sample {
+    #[prost(uint64, repeated, tag = "1")]
+    location_id: Vec<u64>,
+    #[prost(int64, repeated, tag = "2")]
+    value: Vec<i64>,
+    #[prost(message, repeated, tag = "3")]
+    label: Vec<Label>,
+}
+
+/// Message `Label`.
+#[derive(Clone, PartialEq, Message)]
+struct Label {
+    #[prost(int64, tag = "1")]
+    key: i64,
+    #[prost(int64, tag = "2")]
+    str: i64,
+}
+
+/// Message `Mapping`.
+#[derive(Clone, PartialEq, Message)]
+struct Mapping {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(int64, tag = "5")]
+    filename: i64,
+    #[prost(bool, tag = "7")]
+    has_functions: bool,
+}
+
+/// Message `Location`.
+#[derive(Clone, PartialEq, Message)]
+struct Location {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    mapping_id: u64,
+    #[prost(uint64, tag = "3")]
+    address: u64,
+    #[prost(message, repeated, tag = "4")]
+    line: Vec<Line>,
+}
+
+/// Message `Line`.
+#[derive(Clone, PartialEq, Message)]
+struct Line {
+    #[prost(uint64, tag = "1")]
+    function_id: u64,
+}
+
+/// Message `Function`.
+#[derive(Clone, PartialEq, Message)]
+struct Function {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(int64, tag = "2")]
+    name: i64,
+    #[prost(int64, tag = "3")]
+    system_name: i64,
+    #[prost(int64, tag = "4")]
+    filename: i64,
+}
+
+/// Writes an event's samples: values `samples` and the event's own, labels `domain`, `mode` and `process`.
+pub fn write_pprof(aggregate: &Aggregate, event: EventId, out: impl Write) -> Result<(), ExportError> {
+    let mut packed = GzEncoder::new(out, Compression::default());
+    packed.write_all(&encode(aggregate, event).encode_to_vec())?;
+    packed.finish()?.flush()?;
+    Ok(())
+}
+
+fn encode(aggregate: &Aggregate, event: EventId) -> Profile {
+    let recorded = aggregate.recorded();
+    let (header, tables) = (&recorded.header, &recorded.tables);
+    let mut made = Making::default();
+    made.text("");
+    let sampled = header.events.get(usize::from(event.0));
+    let (name, unit) = sampled.map_or(("samples", "count"), |event| (&event.name, &event.unit));
+    let unit = if unit == "ns" { "nanoseconds" } else { unit };
+    let counts = ValueType { r#type: made.text("samples"), unit: made.text("count") };
+    let weights = ValueType { r#type: made.text(name), unit: made.text(unit) };
+    let keys = ["domain", "mode", "process"].map(|key| made.text(key));
+    let mut sample = Vec::new();
+    for counted in aggregate.counted(event) {
+        let place = &counted.place;
+        let texts =
+            [Some(place::domain(place, tables)), Some(place.mode.to_string()), place::process(place, tables)];
+        let labels = keys.into_iter().zip(texts);
+        let label = labels.filter_map(|(key, text)| Some(Label { key, str: made.text(&text?) })).collect();
+        let location_id = place::frames(place, tables).map(|frame| made.location(frame)).collect();
+        let value = [counted.samples, counted.weight].map(|number| number.try_into().unwrap_or(i64::MAX));
+        sample.push(Sample { location_id, value: value.to_vec(), label });
+    }
+    let rate = sampled.map_or(0.0, |event| event.rate_hz);
+    Profile {
+        default_sample_type: weights.r#type,
+        period: if rate > 0.0 { (1e9 / rate) as i64 } else { 0 },
+        period_type: (unit == "nanoseconds" && rate > 0.0).then(|| weights.clone()),
+        comment: vec![made.text(&header.tool)],
+        sample_type: vec![counts, weights],
+        sample,
+        time_nanos: header.started_unix_ns as i64,
+        duration_nanos: recorded.until.0.saturating_sub(header.started.0) as i64,
+        mapping: made.mapping,
+        location: made.location,
+        function: made.function,
+        string_table: made.texts,
+    }
+}
+
+/// Tables that grow with what is referred to. Numbers of mappings, locations and functions count from 1.
+#[derive(Default)]
+struct Making {
+    texts: Vec<String>,
+    text_of: HashMap<String, i64>,
+    mapping: Vec<Mapping>,
+    mapping_of: HashMap<String, u64>,
+    location: Vec<Location>,
+    location_of: HashMap<Named, u64>,
+    function: Vec<Function>,
+    function_of: HashMap<(String, Option<String>), u64>,
+}
+
+impl Making {
+    fn text(&mut self, text: &str) -> i64 {
+        if let Some(&known) = self.text_of.get(text) {
+            return known;
+        }
+        let id = self.texts.len() as i64;
+        self.texts.push(text.to_owned());
+        self.text_of.insert(text.to_owned(), id);
+        id
+    }
+
+    fn location(&mut self, frame: Named) -> u64 {
+        if let Some(&known) = self.location_of.get(&frame) {
+            return known;
+        }
+        let mapping_id = frame.module.as_deref().map_or(0, |module| self.mapping(module));
+        let function_id = self.function(&frame);
+        let id = self.location.len() as u64 + 1;
+        self.location.push(Location {
+            id,
+            mapping_id,
+            address: frame.address,
+            line: vec![Line { function_id }],
+        });
+        self.location_of.insert(frame, id);
+        id
+    }
+
+    fn mapping(&mut self, module: &str) -> u64 {
+        if let Some(&known) = self.mapping_of.get(module) {
+            return known;
+        }
+        let id = self.mapping.len() as u64 + 1;
+        let filename = self.text(module);
+        self.mapping.push(Mapping { id, filename, has_functions: true });
+        self.mapping_of.insert(module.to_owned(), id);
+        id
+    }
+
+    fn function(&mut self, frame: &Named) -> u64 {
+        let key = (frame.name.clone(), frame.module.clone());
+        if let Some(&known) = self.function_of.get(&key) {
+            return known;
+        }
+        let id = self.function.len() as u64 + 1;
+        let name = self.text(&frame.name);
+        let filename = frame.module.as_deref().map_or(0, |module| self.text(module));
+        self.function.push(Function { id, name, system_name: name, filename });
+        self.function_of.insert(key, id);
+        id
+    }
+}
