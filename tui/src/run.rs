@@ -182,7 +182,7 @@ impl Dashboard<'_> {
         match action {
             Action::None => {}
             Action::Quit => return Ok(false),
-            Action::Redraw => self.taken.terminal.clear()?,
+            Action::Redraw => self.taken.redraw()?,
             Action::Suspend => {
                 terminal::give_back();
                 signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP)?;

@@ -21,6 +21,7 @@ use ratatui::{
             disable_raw_mode, enable_raw_mode,
         },
     },
+    layout::{Position, Rect},
 };
 
 /// Whether the terminal is taken over.
@@ -62,7 +63,14 @@ impl Taken {
         execute!(io::stdout(), EnterAlternateScreen)?;
         self.set_mouse(self.mouse)?;
         self.terminal.hide_cursor()?;
-        self.terminal.clear()
+        self.redraw()
+    }
+
+    /// Draws everything anew with the next frame. [`Terminal::clear`] would ask the terminal where its cursor is, which not
+    /// every serial line has an answer to.
+    pub(crate) fn redraw(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 
     pub(crate) fn mouse(&self) -> bool {

@@ -8,3 +8,4 @@ pub mod figures;
 pub mod observed;
 pub mod paths;
 pub mod report;
+pub mod shown;

@@ -1,0 +1,102 @@
+//! What a terminal showed: the output that `programs/terminal.c` wrote down, played to a terminal emulator.
+
+use std::{fs, path::Path};
+
+/// A session on a terminal.
+pub struct Shown {
+    pieces: Vec<Piece>,
+    columns: u16,
+    rows: u16,
+}
+
+enum Piece {
+    Output { ms: u64, bytes: Vec<u8> },
+    Mark { ms: u64, text: String },
+}
+
+impl Shown {
+    /// Reads what was written down; the terminal's size is not in there.
+    pub fn read(path: &Path, columns: u16, rows: u16) -> Self {
+        let file = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut pieces = Vec::new();
+        let mut rest = &file[..];
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+            rest = &rest[end + 1..];
+            let mut words = line.splitn(3, ' ');
+            let (kind, ms) = (words.next().unwrap_or(""), words.next().and_then(|ms| ms.parse().ok()));
+            let (Some(ms), Some(text)) = (ms, words.next()) else { panic!("not an entry: {line}") };
+            match kind {
+                "mark" => pieces.push(Piece::Mark { ms, text: text.to_owned() }),
+                "out" => {
+                    let length: usize = text.parse().unwrap();
+                    let whole = rest.len() > length;
+                    let (bytes, later) = rest.split_at(length.min(rest.len()));
+                    pieces.push(Piece::Output { ms, bytes: bytes.to_vec() });
+                    rest = if whole { &later[1..] } else { &[] };
+                }
+                other => panic!("not an entry: {other}"),
+            }
+        }
+        Self { pieces, columns, rows }
+    }
+
+    fn play(&self, mut each: impl FnMut(&Piece, &vt100::Parser) -> bool) {
+        let mut terminal = vt100::Parser::new(self.rows, self.columns, 0);
+        for piece in &self.pieces {
+            if let Piece::Output { bytes, .. } = piece {
+                terminal.process(bytes);
+            }
+            if each(piece, &terminal) {
+                break;
+            }
+        }
+    }
+
+    /// What was on the screen when a mark was set.
+    pub fn at(&self, mark: &str) -> String {
+        let mut seen = None;
+        self.play(|piece, terminal| {
+            let is_it = matches!(piece, Piece::Mark { text, .. } if text == mark);
+            if is_it {
+                seen = Some(terminal.screen().contents());
+            }
+            is_it
+        });
+        seen.unwrap_or_else(|| panic!("there is no mark {mark}"))
+    }
+
+    /// When a mark was set, in milliseconds after the command was started.
+    pub fn time_of(&self, mark: &str) -> u64 {
+        let mut times = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Mark { ms, text } if text == mark => Some(*ms),
+            _ => None,
+        });
+        times.next().unwrap_or_else(|| panic!("there is no mark {mark}"))
+    }
+
+    /// When all of these texts were on the screen together for the first time, in milliseconds.
+    pub fn first(&self, texts: &[&str]) -> Option<u64> {
+        let mut found = None;
+        self.play(|piece, terminal| {
+            let Piece::Output { ms, .. } = piece else { return false };
+            let contents = terminal.screen().contents();
+            if texts.iter().all(|text| contents.contains(text)) {
+                found = Some(*ms);
+            }
+            found.is_some()
+        });
+        found
+    }
+
+    /// Whether the main screen was given back, with its cursor.
+    pub fn is_given_back(&self) -> bool {
+        let mut given_back = false;
+        self.play(|_, terminal| {
+            let screen = terminal.screen();
+            given_back = !screen.alternate_screen() && !screen.hide_cursor();
+            false
+        });
+        given_back
+    }
+}
