@@ -31,7 +31,7 @@ use crate::tree::Tree;
 const TRUTH_BYTES: u64 = 128 << 20;
 const BOOT_LIMIT: Duration = Duration::from_secs(150);
 /// How often the guest is stopped to read its registers, in the end and while it is busy.
-const ROUNDS: u32 = 40;
+const ROUNDS: u32 = 80;
 const FEW_ROUNDS: u32 = 5;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
 /// The file in a snapshot's folder that tells what is in it.
@@ -65,6 +65,14 @@ pub struct Registers {
     pub rip: u64,
     /// The root of the page tables, with its control bits.
     pub cr3: u64,
+    /// Those by which callers are found: stack pointer, frame pointer, then RBX and R12 to R15.
+    pub sp: u64,
+    /// See `sp`.
+    pub bp: u64,
+    /// See `sp`.
+    pub bx: u64,
+    /// See `sp`.
+    pub r12_to_r15: [u64; 4],
 }
 
 /// What a guest was like when it was stopped for good.
@@ -90,11 +98,12 @@ impl Snapshot {
     /// and replaces what was there.
     ///
     /// `meanwhile` is called when the guest runs and its processes come and go, with the file of its memory and registers
-    /// of that time; it has a few seconds.
+    /// of that time; it has a few seconds. `stopped` is called each time that the guest is stopped later on.
     pub fn take(
         guest: &PlainGuest,
         out: &Path,
         meanwhile: impl FnOnce(&Path, &[Registers]),
+        mut stopped: impl FnMut(&Path, &[Registers]),
     ) -> Result<Snapshot> {
         if out.exists() {
             fs::remove_dir_all(out)?;
@@ -118,7 +127,7 @@ impl Snapshot {
         let mut qmp = Qmp::open(qemu.connect("qmp")?)?;
         let console = folder.path().join("console.log");
         let said = await_line(&mut qemu, &console, BUSY).and_then(|_| {
-            let registers = rounds(&mut qmp, FEW_ROUNDS)?;
+            let registers = rounds(&mut qmp, FEW_ROUNDS, |_| {})?;
             qmp.execute("cont", &Value::Null)?;
             meanwhile(&memory, &registers);
             await_line(&mut qemu, &console, READY)
@@ -127,7 +136,7 @@ impl Snapshot {
         let pids = said?;
         let pids = pids.split_ascii_whitespace();
         let processes = pids.filter_map(|path| path.strip_prefix("/proc/")?.parse().ok()).collect();
-        let registers = rounds(&mut qmp, ROUNDS)?;
+        let registers = rounds(&mut qmp, ROUNDS, |registers| stopped(&memory, registers))?;
         drop(qemu);
 
         let truth = out.join("truth");
@@ -170,6 +179,7 @@ fn build(guest: &PlainGuest, cache: &Cache, out: &Path) -> Result<()> {
     let compiled = [
         files::program_entry("hot.c", &["-DNAME=alpha"], "/bin/hot"),
         files::program_entry("crowd.c", &[], "/bin/crowd"),
+        files::program_entry("syscalls.c", &["-DNAME=calls"], "/bin/calls"),
     ];
     files::add_to(&mut root, &compiled, &sources, cache)?;
     fs::write(out.join("initrd"), root.to_cpio())?;
@@ -233,13 +243,15 @@ fn await_line(qemu: &mut Qemu, console: &Path, beginning: &str) -> Result<String
 }
 
 /// Stops the guest again and again to read its registers, in the end for good.
-fn rounds(qmp: &mut Qmp, count: u32) -> Result<Vec<Registers>> {
+fn rounds(qmp: &mut Qmp, count: u32, mut stopped: impl FnMut(&[Registers])) -> Result<Vec<Registers>> {
     let mut registers = Vec::new();
     for _ in 0..count {
         qmp.execute("cont", &Value::Null)?;
         thread::sleep(BETWEEN_ROUNDS);
         qmp.execute("stop", &Value::Null)?;
-        registers.extend(parse_registers(&qmp.monitor("info registers -a")?));
+        let now = parse_registers(&qmp.monitor("info registers -a")?);
+        stopped(&now);
+        registers.extend(now);
     }
     if registers.is_empty() {
         bail!("QEMU prints registers in a way that is not known");
@@ -260,6 +272,10 @@ fn parse_registers(text: &str) -> Vec<Registers> {
             cpl: value("CPL=")? as u8,
             rip: value("RIP=")?,
             cr3: value("CR3=")?,
+            sp: value("RSP=")?,
+            bp: value("RBP=")?,
+            bx: value("RBX=")?,
+            r12_to_r15: [value("R12=")?, value("R13=")?, value("R14=")?, value("R15=")?],
         })
     };
     text.split("CPU#").filter_map(cpu).collect()
@@ -271,13 +287,24 @@ mod tests {
 
     #[test]
     fn registers_are_read_from_what_qemu_prints() {
-        let text = "\nCPU#0\nRAX=0000000000000000 RBX=1\nRIP=ffffffff81000010 RFL=00000246 [---Z-P-] CPL=0 II=0\n\
-            CR0=80050033 CR2=0000000000000000 CR3=0000000002a0c003 CR4=000006f0\n\nCPU#1\nRIP=0000000000401000 \
-            RFL=00000246 [---Z-P-] CPL=3 II=0\nCR3=0000000002a0d000\n";
-        let expected = [
-            Registers { cpu: 0, cpl: 0, rip: 0xffff_ffff_8100_0010, cr3: 0x2a0_c003 },
-            Registers { cpu: 1, cpl: 3, rip: 0x40_1000, cr3: 0x2a0_d000 },
-        ];
-        assert_eq!(parse_registers(text), expected);
+        let rest = "RBX=0b RBP=bb RSP=50\nR12=12 R13=13\nR14=14 R15=15\n";
+        let text = format!(
+            "\nCPU#0\nRAX=0000000000000000 {rest}RIP=ffffffff81000010 RFL=00000246 [---Z-P-] CPL=0 II=0\n\
+            CR0=80050033 CR2=0000000000000000 CR3=0000000002a0c003 CR4=000006f0\n\nCPU#1\n{rest}RIP=0000000000401000 \
+            RFL=00000246 [---Z-P-] CPL=3 II=0\nCR3=0000000002a0d000\n"
+        );
+        let registers = |cpu, cpl, rip, cr3| Registers {
+            cpu,
+            cpl,
+            rip,
+            cr3,
+            sp: 0x50,
+            bp: 0xbb,
+            bx: 0xb,
+            r12_to_r15: [0x12, 0x13, 0x14, 0x15],
+        };
+        let expected =
+            [registers(0, 0, 0xffff_ffff_8100_0010, 0x2a0_c003), registers(1, 3, 0x40_1000, 0x2a0_d000)];
+        assert_eq!(parse_registers(&text), expected);
     }
 }

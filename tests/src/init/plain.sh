@@ -30,6 +30,11 @@ echo $! >/sys/fs/cgroup/system.slice/docker-0123456789abcdef.scope/cgroup.procs
 chroot /overlay /usr/bin/openssl speed -seconds 1000 sha256 >/dev/null 2>&1 &
 chroot /disk /usr/bin/openssl speed -seconds 1000 sha512 >/dev/null 2>&1 &
 chroot /disk /bin/sleep 100000 &
+# Most of what the CPUs do is in the kernel, on behalf of these.
+/bin/calls &
+/bin/calls &
+/bin/calls &
+/bin/calls &
 
 # For a while, processes come and go all the time.
 echo 'lab: busy'

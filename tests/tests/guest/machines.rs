@@ -3,6 +3,7 @@
 
 use std::{env, fs::File, path::Path, sync::OnceLock};
 
+use crate::chains::Captured;
 use crate::running::{self, Running};
 use guest::{Kernel, Limits, Look, MemoryImage};
 use lab::{PlainGuest, Snapshot, scenario::Release};
@@ -17,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) memory: MemoryImage<File>,
     /// What was seen while it ran; nothing of a guest of an earlier run.
     pub(crate) running: Option<Running>,
+    /// Stacks that were copied while it stood still for a moment; none of a guest of an earlier run.
+    pub(crate) captured: Vec<Captured>,
 }
 
 /// A guest's memory, which QEMU may still be using.
@@ -47,16 +50,20 @@ impl Machine {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{name}"));
         let reuse = env::var_os("XENOSCOPE_SNAPSHOTS").is_some_and(|value| value == "reuse");
         let mut running = None;
+        let mut captured = Vec::new();
         let snapshot = match reuse {
             true => Snapshot::open(&out),
-            false => Snapshot::take(guest, &out, |memory, registers| {
-                running = Some(running::look_again_and_again(memory, registers));
-            }),
+            false => Snapshot::take(
+                guest,
+                &out,
+                |memory, registers| running = Some(running::look_again_and_again(memory, registers)),
+                |memory, registers| captured.extend(registers.iter().map(|cpu| Captured::of(memory, cpu))),
+            ),
         };
         let snapshot = snapshot.unwrap_or_else(|error| panic!("{name}: {error:#}"));
         let truth = Truth::read(&snapshot.truth);
         let memory = open(&snapshot.memory);
-        Self { name, snapshot, truth, memory, running }
+        Self { name, snapshot, truth, memory, running, captured }
     }
 
     /// A look at its memory.

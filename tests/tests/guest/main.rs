@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 // The questions.
+mod chains;
 mod files;
 mod kernels;
 mod machine_frames;
