@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::Cache;
 use crate::command;
 use crate::emulator::Emulator;
+use crate::executed;
 use crate::guests;
 use crate::images::{Boot, Images};
 use crate::initramfs::{self, Base};
@@ -139,6 +140,7 @@ pub(crate) fn build(
     let hypervisor = hypervisor(&host, release, folder)?;
     let mut images = Images {
         emulator: Emulator::installed(),
+        plugin: scenario.machine.count_instructions.then(|| executed::plugin(cache)).transpose()?,
         boot: Boot::Xen { hypervisor, kernel: kernel.image, initrd: initrd.clone() },
         disks: Vec::new(),
         packages: host.packages,

@@ -70,7 +70,7 @@ pub(crate) fn add_to(tree: &mut Tree, entries: &[FileEntry], folder: &Path, cach
         match &entry.source {
             Source::Copied { from } => copy(tree, &folder.join(from), &entry.to)?,
             Source::Compiled { program, flags } => {
-                let binary = compile(&folder.join(program), flags, cache)?;
+                let binary = compile(&folder.join(program), &STATIC, flags, cache)?;
                 tree.file(&entry.to, 0o755, fs::read(&binary)?);
             }
         }
@@ -98,14 +98,22 @@ fn copy(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
 /// Compiles a C program as the lab does for the domains that it runs in, and gives its file.
 pub fn compiled(program: &Path, flags: &[&str]) -> Result<PathBuf> {
     let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-    compile(program, &flags, &Cache::open()?)
+    compile(program, &STATIC, &flags, &Cache::open()?)
 }
 
+/// Compiles a plugin of QEMU's.
+pub(crate) fn plugin(source: &Path, cache: &Cache) -> Result<PathBuf> {
+    compile(source, &["-shared", "-fPIC", "-fvisibility=hidden"], &[], cache)
+}
+
+/// For a program that runs in any domain.
+const STATIC: [&str; 3] = ["-static", "-fno-pie", "-no-pie"];
+
 /// Compiles a C program once for each source and set of flags.
-fn compile(program: &Path, flags: &[String], cache: &Cache) -> Result<PathBuf> {
+fn compile(program: &Path, linked: &[&str], flags: &[String], cache: &Cache) -> Result<PathBuf> {
     let source = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let mut hasher = DefaultHasher::new();
-    (&source, flags).hash(&mut hasher);
+    (&source, linked, flags).hash(&mut hasher);
     let name = program.file_stem().unwrap_or_default().to_string_lossy();
     let binary = cache.folder("programs")?.join(format!("{name}-{:016x}", hasher.finish()));
     if binary.exists() {
@@ -114,7 +122,7 @@ fn compile(program: &Path, flags: &[String], cache: &Cache) -> Result<PathBuf> {
     // Under another name first: a compiler that is interrupted must not leave half a program in the cache.
     let unfinished = binary.with_extension("new");
     let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-O2", "-g", "-Wall", "-static", "-fno-pie", "-no-pie"]);
+    cc.args(["-std=gnu11", "-O2", "-g", "-Wall"]).args(linked);
     cc.args(["-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer"])
         .args(flags)
         .arg("-o")

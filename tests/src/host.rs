@@ -84,6 +84,7 @@ pub(crate) fn build(
     let mut images = Images {
         // In that of Debian 12, 7.2, a machine in which KVM's guests boot resets itself in about half of all runs.
         emulator: Emulator::unpacked(cache, folder)?,
+        plugin: None,
         boot: Boot::Linux { kernel: kernel.image, initrd: initrd.clone() },
         disks: Vec::new(),
         packages: packages.packages,

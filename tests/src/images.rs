@@ -16,6 +16,8 @@ use crate::scenario::{HypervisorKind, Scenario};
 pub(crate) struct Images {
     /// The QEMU that plays the machine.
     pub(crate) emulator: Emulator,
+    /// The plugin that counts instructions, where they are counted.
+    pub(crate) plugin: Option<PathBuf>,
     /// What QEMU is to load.
     pub(crate) boot: Boot,
     /// The disks of guests, which the control domain sees as `/dev/vda` and so on.

@@ -20,6 +20,7 @@ mod disk;
 mod dom0;
 mod emulator;
 pub mod evidence;
+mod executed;
 mod files;
 mod guests;
 mod host;
@@ -44,6 +45,7 @@ mod steps;
 mod tree;
 mod vmm;
 
+pub use executed::Executed;
 pub use files::compiled;
 pub use packages::Package;
 pub use run::{Options, run, xenoscope};

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::consoles::Serial;
 use crate::control::{Order, Report};
+use crate::executed::{self, Executed};
 use crate::images::{Boot, Images};
 use crate::interrupt::Interrupt;
 use crate::qemu::Qemu;
@@ -30,6 +31,8 @@ pub(crate) struct Machine {
     reports: Receiver<Report>,
     serial: Serial,
     interrupt: Interrupt,
+    /// Where it is counted what the CPUs execute.
+    counts: Option<PathBuf>,
     lost: bool,
 }
 
@@ -63,7 +66,8 @@ impl Machine {
                 }
             }
         });
-        Ok(Machine { qemu, control, reports, serial, interrupt, lost: false })
+        let counts = images.plugin.as_ref().map(|_| folder.to_owned());
+        Ok(Machine { qemu, control, reports, serial, interrupt, counts, lost: false })
     }
 
     /// Gives the control domain an order.
@@ -89,6 +93,11 @@ impl Machine {
                 return Err(Silence::Late);
             }
         }
+    }
+
+    /// What each CPU has executed so far; nothing where that is not counted.
+    pub(crate) fn executed(&self) -> Result<Vec<Executed>> {
+        self.counts.as_deref().map_or(Ok(Vec::new()), executed::read)
     }
 
     /// Whether it makes no sense to expect anything of the machine any more.
@@ -143,7 +152,10 @@ fn arguments(scenario: &Scenario, images: &Images, serial: &Path, out: &Path) ->
         .map(|disk| Ok(("-drive", format!("file={},format=raw,if=virtio", escaped(disk)?))));
     // While all CPUs sleep, time goes on at its own pace.
     let icount = machine.icount.map(|shift| Ok(("-icount", format!("shift={shift},sleep=on"))));
-    let options = boot(scenario, &images.boot)?.into_iter().chain(options).map(Ok).chain(disks).chain(icount);
+    let plugin = images.plugin.as_ref();
+    let plugin = plugin.map(|plugin| Ok(("-plugin", executed::argument(&escaped(plugin)?, machine.cpus))));
+    let options = boot(scenario, &images.boot)?.into_iter().chain(options).map(Ok);
+    let options = options.chain(disks).chain(icount).chain(plugin);
     let options = options.collect::<Result<Vec<_>>>()?;
     Ok(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect())
 }

@@ -93,12 +93,20 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Time is counted in instructions, of 2 to this many nanoseconds each.
     pub icount: Option<u8>,
+    /// Whether it is counted what each CPU executes.
+    pub count_instructions: bool,
 }
 
 impl Default for Machine {
     fn default() -> Self {
         // An AMD family 10h: hypervisors find SVM with nested paging there, and nothing that QEMU emulates only by half.
-        Machine { cpu: "phenom,+svm".to_owned(), cpus: 2, memory_mib: 2048, icount: None }
+        Machine {
+            cpu: "phenom,+svm".to_owned(),
+            cpus: 2,
+            memory_mib: 2048,
+            icount: None,
+            count_instructions: false,
+        }
     }
 }
 
@@ -283,10 +291,8 @@ pub struct Collect {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nmi {
-    /// The first of the steps.
-    pub from: Spanned<String>,
-    /// The last of the steps.
-    pub to: Spanned<String>,
+    /// The steps.
+    pub steps: Vec<Spanned<String>>,
     /// How many a second.
     pub hz: Spanned<f64>,
 }
@@ -348,14 +354,10 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// The steps' numbers between which interrupts are injected, both included.
-    pub fn nmi_steps(&self) -> Option<(usize, usize)> {
+    /// How many interrupts a second are injected while a step runs.
+    pub fn nmi_hz(&self, step: &Step) -> Option<f64> {
         let nmi = self.nmi.as_ref()?;
-        Some((self.step_index(nmi.from.get_ref())?, self.step_index(nmi.to.get_ref())?))
-    }
-
-    fn step_index(&self, name: &str) -> Option<usize> {
-        self.steps.iter().position(|step| step.name.get_ref() == name)
+        nmi.steps.iter().any(|name| name.get_ref() == step.name.get_ref()).then_some(*nmi.hz.get_ref())
     }
 
     /// What the types alone do not rule out.
@@ -363,6 +365,10 @@ impl Scenario {
         check_names("guest", self.guests.iter().map(|guest| &guest.name))?;
         check_names("step", self.steps.iter().map(|step| &step.name))?;
         for guest in &self.guests {
+            if ["xen", "dom0", "host"].contains(&guest.name.get_ref().as_str()) {
+                let what = format!("guest.name: {:?} has a console already", guest.name.get_ref());
+                return Err((guest.name.span(), what));
+            }
             if guest.kind.get_ref().hypervisor() != self.hypervisor.kind {
                 let what =
                     format!("guest.kind of {:?}: the hypervisor has no such guests", guest.name.get_ref());
@@ -383,14 +389,10 @@ impl Scenario {
     }
 
     fn check_nmi(&self, nmi: &Nmi) -> Result<(), (Range<usize>, String)> {
-        for (key, name) in [("from", &nmi.from), ("to", &nmi.to)] {
-            if self.step_index(name.get_ref()).is_none() {
-                return Err((name.span(), format!("nmi.{key}: there is no step {:?}", name.get_ref())));
+        for name in &nmi.steps {
+            if !self.steps.iter().any(|step| step.name.get_ref() == name.get_ref()) {
+                return Err((name.span(), format!("nmi.steps: there is no step {:?}", name.get_ref())));
             }
-        }
-        if self.step_index(nmi.from.get_ref()) > self.step_index(nmi.to.get_ref()) {
-            let what = format!("nmi.to: step {:?} comes before nmi.from", nmi.to.get_ref());
-            return Err((nmi.to.span(), what));
         }
         let hz = *nmi.hz.get_ref();
         if !(hz > 0.0 && hz <= 100_000.0) {

@@ -24,7 +24,7 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(guest.disk, Disk::Initramfs);
     let step = &scenario.steps[0];
     assert_eq!((step.timeout_s, step.expect_exit, step.on_failure), (60, 0, OnFailure::Stop));
-    assert!(scenario.nmi_steps().is_none());
+    assert_eq!(scenario.nmi_hz(step), None);
 }
 
 #[test]
@@ -45,6 +45,8 @@ fn a_hypervisor_that_is_not_there_is_told_what_is() {
 fn names_are_plain_and_unique() {
     let twice = refusal("[[step]]\nname = \"a\"\nrun = \"\"\n[[step]]\nname = \"a\"\nrun = \"\"\n");
     assert_eq!(twice, "line 8: step.name: \"a\" is there twice");
+    let taken = refusal("[[guest]]\nname = \"dom0\"\nkind = \"pv\"\n");
+    assert_eq!(taken, "line 5: guest.name: \"dom0\" has a console already");
     let odd = refusal("[[guest]]\nname = \"a/b\"\nkind = \"pv\"\n");
     assert_eq!(odd, "line 5: guest.name: \"a/b\" is not made of letters, digits, '-' and '_'");
 }
@@ -52,14 +54,13 @@ fn names_are_plain_and_unique() {
 #[test]
 fn interrupts_name_steps_that_exist() {
     let steps = "[[step]]\nname = \"a\"\nrun = \"\"\n[[step]]\nname = \"b\"\nrun = \"\"\n";
-    let scenario = parse(&format!("{steps}[nmi]\nfrom = \"a\"\nto = \"b\"\nhz = 100\n")).unwrap();
-    assert_eq!(scenario.nmi_steps(), Some((0, 1)));
-    let refusal = refusal(&format!("{steps}[nmi]\nfrom = \"a\"\nto = \"c\"\nhz = 100\n"));
-    assert_eq!(refusal, "line 12: nmi.to: there is no step \"c\"");
-    let refusal = self::refusal(&format!("{steps}[nmi]\nfrom = \"b\"\nto = \"a\"\nhz = 100\n"));
-    assert_eq!(refusal, "line 12: nmi.to: step \"a\" comes before nmi.from");
-    let refusal = self::refusal(&format!("{steps}[nmi]\nfrom = \"a\"\nto = \"b\"\nhz = 0.0\n"));
-    assert_eq!(refusal, "line 13: nmi.hz: 0 is not between 0 and 100000");
+    let scenario = parse(&format!("{steps}[nmi]\nsteps = [\"b\"]\nhz = 100\n")).unwrap();
+    let hz: Vec<_> = scenario.steps.iter().map(|step| scenario.nmi_hz(step)).collect();
+    assert_eq!(hz, [None, Some(100.0)]);
+    let refusal = refusal(&format!("{steps}[nmi]\nsteps = [\"a\", \"c\"]\nhz = 100\n"));
+    assert_eq!(refusal, "line 11: nmi.steps: there is no step \"c\"");
+    let refusal = self::refusal(&format!("{steps}[nmi]\nsteps = [\"a\"]\nhz = 0.0\n"));
+    assert_eq!(refusal, "line 12: nmi.hz: 0 is not between 0 and 100000");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::control::{Order, Report};
+use crate::executed::Executed;
 use crate::machine::{Machine, Silence};
 use crate::nmi::Injector;
 use crate::progress::say;
@@ -41,6 +42,9 @@ pub struct StepOutcome {
     pub ok: bool,
     /// How long it took.
     pub duration_s: f64,
+    /// What each physical CPU executed meanwhile, where that is counted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub executed: Vec<Executed>,
     /// Its standard output, relative to the run's folder.
     pub stdout: PathBuf,
     /// Its standard error, relative to the run's folder.
@@ -91,23 +95,21 @@ pub(crate) fn run(
     outcome: &mut Outcome,
     out: &Path,
 ) -> Result<()> {
-    let mut injector = None;
     for (index, step) in scenario.steps.iter().enumerate() {
-        if let (Some(nmi), Some((from, _))) = (&scenario.nmi, scenario.nmi_steps())
-            && from == index
-        {
-            injector = Some(Injector::start(machine.qmp()?, *nmi.hz.get_ref()));
-        }
+        let injector = match scenario.nmi_hz(step) {
+            Some(hz) => Some(Injector::start(machine.qmp()?, hz)),
+            None => None,
+        };
         let result = run_step(machine, index, step, outcome, out);
-        write_down(outcome, out)?;
-        let ok = result?;
-        let last = scenario.nmi_steps().is_some_and(|(_, to)| to == index);
-        if let Some(injector) = injector.take_if(|_| last) {
-            let injected = injector.stop()?;
-            outcome.injected = injected.count;
+        let injected = injector.map(Injector::stop);
+        if let Some(Ok(injected)) = &injected {
+            outcome.injected += injected.count;
             let seconds = injected.duration.as_secs_f64();
             say(format_args!("{} interrupts injected in {seconds:.1} s", injected.count));
         }
+        write_down(outcome, out)?;
+        let ok = result?;
+        injected.transpose()?;
         if !ok && step.on_failure == OnFailure::Stop {
             say(format_args!("the steps that follow are left out"));
             break;
@@ -144,8 +146,10 @@ fn run_step(
     let (name, file) = (step.name.get_ref(), step_file(index, step));
     say(format_args!("step {name}"));
     let start = Instant::now();
+    let before = machine.executed()?;
     machine.order(Order::Run { step: &file })?;
     let ended = await_end(machine, &file, start + step.timeout());
+    let executed = machine.executed()?.into_iter().zip(before).map(|(now, before)| now.since(before));
     let seconds = start.elapsed().as_secs_f64();
     let exit = ended.as_ref().ok().copied();
     let ok = exit == Some(step.expect_exit);
@@ -154,6 +158,7 @@ fn run_step(
         exit,
         ok,
         duration_s: seconds,
+        executed: executed.collect(),
         stdout: PathBuf::from(format!("steps/{file}.out")),
         stderr: PathBuf::from(format!("steps/{file}.err")),
     });

@@ -1,10 +1,12 @@
-//! What end-to-end tests look at: recordings sample by sample, reports, and how far shares may vary by chance.
+//! What end-to-end tests look at: hosts that were booted for them, recordings sample by sample, reports, and how far shares
+//! may vary by chance.
 //!
 //! Everything here panics where the evidence is not what it must be: it is for tests.
 
 pub mod bootstrap;
 pub mod complaints;
 pub mod figures;
+pub mod host;
 pub mod observed;
 pub mod paths;
 pub mod report;

@@ -53,12 +53,18 @@ collect() {
     say collected
 }
 
-while read -r command argument <&3; do
-    case $command in
-        run) run "$argument" & ;;
-        stop) kill -KILL -- "-$(cat /run/lab/step)" ;;
-        collect) collect ;;
-        *) break ;;
-    esac
-done
+# Not done by the first process itself: that is told of the end of every process whose parent is gone, and a shell that
+# is told of one while it reads forgets what it has read of the line. For the same reason, steps are nobody's children.
+orders() {
+    while read -r command argument <&3; do
+        case $command in
+            run) (run "$argument" &) ;;
+            stop) kill -KILL "-$(cat /run/lab/step)" ;;
+            collect) collect ;;
+            *) break ;;
+        esac
+    done
+}
+orders &
+wait $!
 poweroff -f

@@ -14,10 +14,7 @@ mod own_machine;
 mod paths;
 
 // What they are answered with.
-#[path = "../xen/host.rs"]
-#[expect(dead_code, reason = "some of it is Xen's")]
-mod host;
 mod recorder;
 mod tiny_guest;
 
-use lab::evidence::{bootstrap, figures, observed, report};
+use lab::evidence::{bootstrap, figures, host, observed, report};

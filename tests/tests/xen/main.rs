@@ -18,11 +18,11 @@ mod overhead;
 mod ownership;
 mod pictures;
 mod releases;
+mod slowdown;
 mod sources;
 
 // What they are answered with.
 mod consoles;
-mod host;
 mod symbols;
 
-use lab::evidence::{bootstrap, figures, observed, report};
+use lab::evidence::{bootstrap, figures, host, observed, report};

@@ -1,4 +1,5 @@
-//! Hosts that were booted for tests: a scenario is run once, and its results are looked at by several tests.
+//! Hosts that were booted for tests: a scenario is run once, and its results are looked at by several tests. The program
+//! under test is put into each.
 
 use std::{
     env, fs,
@@ -8,23 +9,23 @@ use std::{
 };
 
 use anyhow::Context;
-use lab::{Options, Scenario, StepOutcome, evidence::complaints};
 
-use crate::{observed::Observed, report::Report};
+use super::{complaints, observed::Observed, report::Report};
+use crate::{Options, Scenario, StepOutcome};
 
 /// A host whose scenario has been run.
-pub(crate) struct Host {
+pub struct Host {
     out: PathBuf,
     steps: Vec<StepOutcome>,
     /// Non-maskable interrupts that were injected.
-    pub(crate) injected: u64,
+    pub injected: u64,
 }
 
 /// The place of a host that is booted by whoever needs it first. A run that failed is not repeated.
-pub(crate) type Booted = OnceLock<Result<Host, String>>;
+pub type Booted = OnceLock<Result<Host, String>>;
 
 /// Runs the scenario of a name, unless that has been done, and gives its results.
-pub(crate) fn host(booted: &'static Booted, scenario: &str) -> &'static Host {
+pub fn host(booted: &'static Booted, scenario: &str) -> &'static Host {
     let run = || {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{scenario}.toml"));
         Host::run(scenario, &Scenario::load(&path)?)
@@ -33,17 +34,23 @@ pub(crate) fn host(booted: &'static Booted, scenario: &str) -> &'static Host {
     result.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Where runs leave what they find: cargo's folder for that, beside the one of the profile that a test was built in.
+fn results() -> PathBuf {
+    let program = env::current_exe().expect("a test has a program");
+    program.ancestors().nth(3).expect("target/PROFILE/deps/PROGRAM").join("tmp")
+}
+
 impl Host {
     /// Runs a scenario with the program under test. However the steps ended: a kernel that complains, dom0's or a
     /// guest's, fails the run.
-    pub(crate) fn run(name: &str, scenario: &Scenario) -> anyhow::Result<Self> {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    pub fn run(name: &str, scenario: &Scenario) -> anyhow::Result<Self> {
+        let out = results().join(name);
         let console = out.join("console");
-        let options = Options { out: out.clone(), programs: vec![lab::xenoscope()?], ..Options::default() };
-        let mut outcome = lab::run(scenario, &options);
+        let options = Options { out: out.clone(), programs: vec![crate::xenoscope()?], ..Options::default() };
+        let mut outcome = crate::run(scenario, &options);
         if complaints::was_the_emulator(&console) {
             println!("{name}: the emulator gave a guest an interrupt twice: once more");
-            outcome = lab::run(scenario, &options);
+            outcome = crate::run(scenario, &options);
         }
         // First: a guest that has crashed is often why a run ends early.
         if console.exists() {
@@ -54,9 +61,8 @@ impl Host {
     }
 
     /// What came of a step.
-    pub(crate) fn step(&self, name: &str) -> Step {
-        let step = self.steps.iter().find(|step| step.name == name);
-        let step = step.unwrap_or_else(|| panic!("step {name} was not begun"));
+    pub fn step(&self, name: &str) -> Step {
+        let step = self.outcome(name);
         Step {
             name: name.to_owned(),
             exit: step.exit,
@@ -65,25 +71,31 @@ impl Host {
         }
     }
 
+    /// What the lab says of a step.
+    pub fn outcome(&self, name: &str) -> &StepOutcome {
+        let step = self.steps.iter().find(|step| step.name == name);
+        step.unwrap_or_else(|| panic!("step {name} was not begun"))
+    }
+
     /// A file or folder that was brought back, or is of the lab's own.
-    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.out.join(path)
     }
 
     /// The same, read.
-    pub(crate) fn text(&self, path: impl AsRef<Path>) -> String {
+    pub fn text(&self, path: impl AsRef<Path>) -> String {
         let path = self.path(path);
         let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// A recording that was brought back, every sample of it.
-    pub(crate) fn observed(&self, file: &str) -> Observed {
+    pub fn observed(&self, file: &str) -> Observed {
         Observed::read(&self.path(file))
     }
 
     /// What the program itself says of a recording. It runs here: reports need nothing of the host.
-    pub(crate) fn report(&self, file: &str) -> Report {
+    pub fn report(&self, file: &str) -> Report {
         let path = self.path(file);
         let output = xenoscope(&["report", "--json", "-i", path.to_str().expect("paths here are text")]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -92,30 +104,33 @@ impl Host {
 }
 
 /// Runs the program under test on this machine.
-pub(crate) fn xenoscope(arguments: &[&str]) -> Output {
-    let output = Command::new(lab::xenoscope().unwrap()).args(arguments).output();
+pub fn xenoscope(arguments: &[&str]) -> Output {
+    let output = Command::new(crate::xenoscope().unwrap()).args(arguments).output();
     output.context("the program under test can't be run").unwrap()
 }
 
 /// What came of a step.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub struct Step {
     name: String,
-    pub(crate) exit: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+    /// Its exit status; none when it was stopped.
+    pub exit: Option<i32>,
+    /// What it said.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
 }
 
 impl Step {
     /// Fails unless it ended with this status; gives itself back.
-    pub(crate) fn ended(self, status: i32) -> Self {
+    pub fn ended(self, status: i32) -> Self {
         let Self { name, exit, stdout, stderr } = &self;
         assert_eq!(*exit, Some(status), "step {name} said\n{stdout}\nand, as errors,\n{stderr}");
         self
     }
 
     /// Fails unless Xen had no livepatch any more at the end of the step, which lists them.
-    pub(crate) fn left_nothing_loaded(self) -> Self {
+    pub fn left_nothing_loaded(self) -> Self {
         let Self { name, stdout, .. } = &self;
         assert!(stdout.contains("Nothing to list"), "step {name} leaves something loaded: {stdout}");
         self
