@@ -30,6 +30,12 @@ pub(crate) fn default_path() -> Option<PathBuf> {
     Some(folder.join("control.sock"))
 }
 
+/// The file of the recording that is under way, if there is one that says so.
+pub(crate) fn file_under_way() -> Option<PathBuf> {
+    let answer = ask(&default_path()?, "status").ok()?;
+    Some(PathBuf::from(answer["file"].as_str()?))
+}
+
 /// Which recording is meant.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Peer {

@@ -17,12 +17,13 @@ use std::{
 };
 
 use analysis::Aggregate;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use profile::recording::Recording;
 use tui::{Colors, Ended, Feed, FeedOptions, Growing, Limits, Pace, RunOptions, Screen, Theme};
 
 use self::code::{LiveCode, NoCode};
 use crate::{
+    control,
     record::{interrupted, seconds},
     report,
     sampling::{Sampling, bytes},
@@ -53,9 +54,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIMES|max", default_value = "1", value_parser = speed, requires = "replay")]
     speed: Speed,
 
-    /// Show what another program records into a file, while it does
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Sampling", "replay"])]
-    follow: Option<PathBuf>,
+    /// Show what another program records into a file, while it does; without FILE, what `xenoscope record` records now. On
+    /// Xen, where only one can sample, that is what happens anyway while somebody records
+    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with_all = ["Sampling", "replay"])]
+    follow: Option<Option<PathBuf>>,
 
     /// Show the last so many seconds
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -134,8 +136,9 @@ fn speed(text: &str) -> Result<Speed, String> {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = interrupted()?;
+    let follow = followed(&args)?;
     if args.once {
-        return once(&args, &stop);
+        return once(&args, follow.as_deref(), &stop);
     }
     let variable = |name: &str| env::var(name).ok();
     if env::var("TERM").is_ok_and(|term| term == "dumb") {
@@ -150,7 +153,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         })
     };
     let end = Arc::new(AtomicBool::new(false));
-    let (feed, code, origin): (Feed, Box<dyn tui::ReadCode>, String) = match (&args.replay, &args.follow) {
+    let (feed, code, origin): (Feed, Box<dyn tui::ReadCode>, String) = match (&args.replay, &follow) {
         (Some(path), _) => {
             options.pace = Some(Pace { speed: args.speed.0, paused: false });
             let file = path.clone();
@@ -197,9 +200,26 @@ fn short(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
+/// The file that somebody else records into, if that is what is shown.
+fn followed(args: &Args) -> anyhow::Result<Option<PathBuf>> {
+    match &args.follow {
+        Some(Some(path)) => Ok(Some(path.clone())),
+        Some(None) => Ok(Some(control::file_under_way().context(
+            "no recording that is under way says where it goes: name its file, or is `xenoscope record` not running?",
+        )?)),
+        None if args.replay.is_some() => Ok(None),
+        None => Ok(control::file_under_way().filter(|_| one_samples_at_a_time())),
+    }
+}
+
+fn one_samples_at_a_time() -> bool {
+    let host = hv_shim::detect().and_then(|hypervisor| hypervisor.host());
+    host.is_ok_and(|host| host.hypervisor.starts_with("Xen"))
+}
+
 /// A report instead of a picture.
-fn once(args: &Args, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
-    let report = match (&args.replay, &args.follow) {
+fn once(args: &Args, follow: Option<&Path>, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
+    let report = match (&args.replay, follow) {
         (Some(path), _) => Aggregate::of(Recording::open(path)?)?.report(),
         (None, Some(path)) => {
             // What is there by then.

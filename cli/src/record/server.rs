@@ -7,7 +7,7 @@ use std::{
         fs::{PermissionsExt, chown},
         net::{UnixListener, UnixStream},
     },
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -52,6 +52,8 @@ impl Server {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).with_context(shown)?;
         }
+        // Who asks may be in another folder.
+        let file = &path::absolute(file).unwrap_or_else(|_| file.to_owned());
         if UnixStream::connect(path).is_ok() {
             bail!("another recording serves {}", path.display());
         }
