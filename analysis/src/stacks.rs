@@ -46,7 +46,9 @@ impl Aggregate {
                     frames_with_modes(tables, place.chain, place.charged_to, place.mode)
                         .map(|(frame, mode)| Layer { name: name(frame, tables), mode })
                         .collect();
-                layers.push(Layer { name: group, mode: place.mode });
+                // One root for a process, whether a sample of it was taken in the kernel or not.
+                let mode = if process.is_some() { Mode::User } else { place.mode };
+                layers.push(Layer { name: group, mode });
                 layers.reverse();
                 Stack { domain, layers, weight: tally.weight }
             },
