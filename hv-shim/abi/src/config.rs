@@ -27,9 +27,20 @@ pub struct Config {
     pub events: u64,
     /// They.
     pub event: [EventConfig; MAX_EVENTS],
+    /// What is captured with each sample: [`CALL_GRAPH_OFF`], [`CALL_GRAPH_FRAMES`] or [`CALL_GRAPH_STACKS`].
+    pub call_graph: u64,
+    /// The most words of each stack.
+    pub stack_words: u64,
     /// Symbols that not every Xen has.
     pub optional: OptionalSymbols,
 }
+
+/// [`Config::call_graph`]: nothing.
+pub const CALL_GRAPH_OFF: u64 = 0;
+/// The frames that frame pointers lead to.
+pub const CALL_GRAPH_FRAMES: u64 = 1;
+/// Registers and stacks.
+pub const CALL_GRAPH_STACKS: u64 = 2;
 
 /// Addresses of symbols that not every Xen has: 0 where this one has not. What every Xen must have is not here: the
 /// payload names it, and the loader resolves it.
@@ -60,6 +71,12 @@ pub struct OptionalSymbols {
     pub set_nmi_callback: u64,
     /// `on_selected_cpus`, likewise.
     pub on_selected_cpus: u64,
+    /// `__mfn_valid`, likewise.
+    pub mfn_valid: u64,
+    /// `_stext`: where the hypervisor's code begins.
+    pub text_start: u64,
+    /// `_etext`: behind its end.
+    pub text_end: u64,
 }
 
 impl Config {
@@ -84,6 +101,8 @@ impl Config {
             [selector, period, interval_ns, modes]
         });
         let after = [
+            self.call_graph,
+            self.stack_words,
             optional.pfn_pdx_hole_shift,
             optional.pfn_pdx_bottom_mask,
             optional.pfn_top_mask,
@@ -96,6 +115,9 @@ impl Config {
             optional.l1_fixmap,
             optional.set_nmi_callback,
             optional.on_selected_cpus,
+            optional.mfn_valid,
+            optional.text_start,
+            optional.text_end,
         ];
         let mut words = [0; Self::WORDS];
         words.iter_mut().zip(before.into_iter().chain(events).chain(after)).for_each(|(to, word)| *to = word);

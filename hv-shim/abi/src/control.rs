@@ -50,7 +50,16 @@ pub struct ControlPage {
     /// Where they do: how many slices counting goes round in, in the lowest byte, then, a byte each, in how many of
     /// them each event is.
     pub slices: [AtomicU64; 2],
+    /// What came of the wish for callers: [`CALL_GRAPH_UNWANTED`], [`CALL_GRAPH_SERVES`] or [`CALL_GRAPH_NO_MEMORY`].
+    pub call_graph: AtomicU64,
 }
+
+/// Nothing is captured with samples, as was asked.
+pub const CALL_GRAPH_UNWANTED: u64 = 0;
+/// What was asked for is captured.
+pub const CALL_GRAPH_SERVES: u64 = 1;
+/// Nothing is captured: guests' memory can't be told from other memory in this build.
+pub const CALL_GRAPH_NO_MEMORY: u64 = 2;
 
 /// Times are nanoseconds of Xen's system time: since it booted, the same on every CPU.
 pub const CLOCK_XEN_SYSTEM_TIME: u64 = 1;

@@ -1,7 +1,7 @@
 //! The contract between the hypervisor's side and dom0's: nothing else crosses.
 //!
 //! Comes in and goes out: 64-bit words in pages that both sides see. This crate says where each word stands
-//! ([`control`], [`ring`]), what a record looks like ([`record`]) and in which order the words are written and
+//! ([`control`], [`ring`]), what a record looks like ([`record`], [`section`]) and in which order the words are written and
 //! read. Not here: who allocates or maps the pages (`xen-payload`, `hv-shim`), and what takes the samples
 //! (`sampler`).
 //!
@@ -16,6 +16,7 @@ pub mod control;
 pub mod pmu;
 pub mod record;
 pub mod ring;
+pub mod section;
 mod sync;
 
 pub use sync::{AtomicU64, Ordering};

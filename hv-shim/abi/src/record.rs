@@ -9,12 +9,12 @@
 //! word 5   stack pointer
 //! word 6   address-space root (CR3; 0 where the code ran in the hypervisor's own)
 //! word 7   event u16 · source u8 · guest u8 · 0 u32
-//! then     sections: length in words u16 · kind u16 · 0 u32, and their words
+//! then     sections (see [`crate::section`])
 //! ```
 //! A newer producer may add sections and kinds; a reader steps over what it does not know.
 
 /// The longest record.
-pub const MAX_WORDS: usize = 2048;
+pub const MAX_WORDS: usize = 8192;
 
 /// Words of a sample without sections: one cache line.
 pub const SAMPLE_WORDS: usize = 8;
@@ -95,6 +95,12 @@ pub enum RecordError {
     Mode(u8),
     /// A register source that this version does not have.
     Guest(u8),
+}
+
+/// A record's first word, with another length.
+#[inline]
+pub const fn with_length(first: u64, words: usize) -> u64 {
+    first & !0xffff | words as u64
 }
 
 /// The length that a record's first word tells.

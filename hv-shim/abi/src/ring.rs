@@ -220,6 +220,38 @@ impl Producer {
         }
     }
 
+    /// Room for a record of at most so many words, for a sample that was begun; none where the ring has less. The sample
+    /// is then still to be ended, as is one with room: by [`Self::close`].
+    #[inline]
+    pub fn open<'a, D: Data + ?Sized>(
+        &self,
+        most: usize,
+        data: &'a D,
+        consumer: &ConsumerPage,
+    ) -> Option<Room<'a, D>> {
+        // Acquire: as in `write`.
+        let tail = consumer.tail.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::Relaxed);
+        let used = head.wrapping_sub(tail);
+        let size = self.mask + 1;
+        if used > size || used + most as u64 > size {
+            return None;
+        }
+        Some(Room { data, mask: self.mask, head, length: 0, most })
+    }
+
+    /// Ends a sample whose record stands in its room, but for its length.
+    #[inline]
+    pub fn close<D: Data + ?Sized>(&self, room: Room<'_, D>, header: &RingHeader) {
+        room.set(0, record::with_length(room.get(0), room.length));
+        let head = room.head + room.length as u64;
+        self.head.store(head, Ordering::Relaxed);
+        count_one(&header.counts.0.written);
+        // Release: as in `write`.
+        header.head.0.store(head, Ordering::Release);
+        self.end();
+    }
+
     /// Ends a sample that was begun and is not wanted.
     #[inline]
     pub fn filter(&self, header: &RingHeader) {
@@ -238,6 +270,72 @@ impl Producer {
     fn end(&self) {
         compiler_fence(Ordering::SeqCst);
         self.busy.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Room for one record, which is written piece by piece and seen by nobody before [`Producer::close`].
+pub struct Room<'a, D: ?Sized> {
+    data: &'a D,
+    mask: u64,
+    head: u64,
+    length: usize,
+    most: usize,
+}
+
+impl<D: Data + ?Sized> Room<'_, D> {
+    /// How many words have been written.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// How many more there is room for.
+    #[inline]
+    pub fn left(&self) -> usize {
+        self.most - self.length
+    }
+
+    /// Writes a word. Words beyond the room are dropped.
+    #[inline]
+    pub fn push(&mut self, word: u64) {
+        if self.left() > 0 {
+            self.length += 1;
+            self.set(self.length - 1, word);
+        }
+    }
+
+    /// Writes words from memory that others may change meanwhile, by a function that copies as many as both have.
+    #[inline]
+    pub fn copy<W>(&mut self, words: &[W], copy: impl Fn(&[AtomicU64], &[W])) {
+        let mut rest = words.get(..words.len().min(self.left())).unwrap_or(&[]);
+        while !rest.is_empty() {
+            let place = (self.head + self.length as u64) & self.mask;
+            let run = self.data.run(place as usize, rest.len().min((self.mask + 1 - place) as usize));
+            let (now, later) = rest.split_at(run.len().min(rest.len()));
+            copy(run, now);
+            self.length += now.len();
+            rest = later;
+        }
+    }
+
+    /// Writes over a word that was written before.
+    #[inline]
+    pub fn set(&self, place: usize, word: u64) {
+        self.word(place).store(word, Ordering::Relaxed);
+    }
+
+    /// Gives up what was written from this word on.
+    #[inline]
+    pub fn shorten(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
+    fn get(&self, place: usize) -> u64 {
+        self.word(place).load(Ordering::Relaxed)
+    }
+
+    fn word(&self, place: usize) -> &AtomicU64 {
+        &self.data.run(((self.head + place as u64) & self.mask) as usize, 1)[0]
     }
 }
 

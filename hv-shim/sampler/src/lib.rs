@@ -9,11 +9,14 @@
 #![no_std]
 
 mod budget;
+pub mod calls;
+pub mod capture;
 pub mod interrupted;
 pub mod pmu;
 pub mod probe;
 mod random;
 mod schedule;
+pub mod walk;
 
 pub use budget::Budget;
 pub use schedule::{Schedule, Verdict};
@@ -28,6 +31,11 @@ pub trait Machine {
 
     /// A field of the current virtual machine control structure (Intel); none where there is none.
     fn vmread(&self, field: u64) -> Option<u64>;
+
+    /// Where the hypervisor has a machine address in its map of all memory; none for what is no memory.
+    fn direct_map(&self, _machine: u64) -> Option<u64> {
+        None
+    }
 
     /// The 32-bit word at an address.
     fn read32(&self, address: u64) -> u32 {

@@ -4,6 +4,8 @@
 //! very machine, and each finding is checked in a second way where there is one; on any doubt the probe refuses and
 //! says why, before anything has been changed.
 
+use abi::record::Mode;
+
 use crate::Machine;
 
 /// The addresses of the hypervisor's symbols that the probe starts from.
@@ -39,6 +41,8 @@ pub struct Symbols {
     pub softirq_handlers: u64,
     /// `timer_softirq_action`: the first of them.
     pub timer_softirq_action: u64,
+    /// The code whose calls are looked for: see [`Layout::code`].
+    pub code: [CodeRange; 2],
 }
 
 /// A range of code.
@@ -84,6 +88,28 @@ pub struct Layout {
     pub vmx_exit: CodeRange,
     /// The local APIC timer's place in `direct_apic_vector`.
     pub timer_vector: u64,
+    /// Code whose calls are looked for on the hypervisor's stack: its own, and the shim's. Empty where that is not known.
+    pub code: [CodeRange; 2],
+}
+
+impl Svm {
+    /// A vCPU's VMCB, if it is an AMD guest's: the field behind the pointer has the same page's machine address.
+    pub fn vmcb<M: Machine>(&self, machine: &M, vcpu: u64) -> Option<u64> {
+        let (vmcb, physical) = (machine.read(vcpu + self.vcpu_vmcb), machine.read(vcpu + self.vcpu_vmcb + 8));
+        (DIRECT_MAP.contains(&vmcb) && machine.direct_map(physical) == Some(vmcb)).then_some(vmcb)
+    }
+}
+
+impl Layout {
+    /// The mode of a paravirtualized vCPU that left its code at this address.
+    #[inline(always)]
+    pub(crate) fn pv_mode<M: Machine>(&self, machine: &M, vcpu: u64, instruction_pointer: u64) -> Mode {
+        let kernel = match self.vcpu_flags {
+            Some(offset) => machine.read(vcpu + offset) & 1 == 1,
+            None => instruction_pointer >> 63 == 1,
+        };
+        if kernel { Mode::Kernel } else { Mode::User }
+    }
 }
 
 /// Why a hypervisor is refused. The words are for the operator.
@@ -188,6 +214,7 @@ pub fn layout<M: Machine>(
             start => CodeRange { start, end: start + LONGEST_FUNCTION },
         },
         timer_vector: timer_vector(machine, symbols)?,
+        code: symbols.code,
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use abi::record::{DOMAIN_IDLE, Guest, Mode};
 use sampler::{
     Machine, interrupted,
-    probe::{CodeRange, Layout, Refusal, Svm, Symbols, is_present, layout},
+    probe::{CodeRange, DIRECT_MAP, Layout, Refusal, Svm, Symbols, is_present, layout},
 };
 
 /// Memory in words, by address; what is not there reads as zero. Words may lie anywhere.
@@ -34,6 +34,10 @@ impl Machine for Xen {
 
     fn cr3(&self) -> u64 {
         self.cr3
+    }
+
+    fn direct_map(&self, machine: u64) -> Option<u64> {
+        Some(DIRECT_MAP.start + machine)
     }
 
     fn vmread(&self, field: u64) -> Option<u64> {
@@ -78,6 +82,7 @@ fn symbols() -> Symbols {
         apic_timer_interrupt: TEXT + 0x4000,
         softirq_handlers: DATA + 0x2000,
         timer_softirq_action: TEXT + 0x5000,
+        code: [CodeRange { start: TEXT, end: TEXT + 0x10_0000 }, CodeRange::default()],
     }
 }
 
@@ -139,6 +144,7 @@ fn everything_is_found_where_versions_differ() {
             svm: Some(Svm { stgi: symbols().svm_stgi_label, vcpu_vmcb: VMCB_FIELD }),
             vmx_exit: CodeRange { start: TEXT + 0x3000, end: TEXT + 0x3300 },
             timer_vector: 0xf9,
+            code: symbols().code,
         };
         assert_eq!(probed(&xen(domain_field)), Ok(expected));
     }

@@ -1,5 +1,7 @@
 //! Xen, from dom0: hypercalls by hand, and a shim loaded as a livepatch, or what serves where that can't be.
 
+mod callers;
+mod captured;
 mod choice;
 mod counting;
 mod doctor;

@@ -11,7 +11,7 @@ use abi::{
 
 use profile::HypervisorVirtual;
 
-use crate::{HypervisorSymbol, ShimError};
+use crate::{CallGraph, HypervisorSymbol, ShimError};
 
 /// The object as it was built.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xen-payload.o"));
@@ -27,7 +27,7 @@ const BUILD_ID_BYTES: usize = 20;
 const FORMER_NAMES: [(&str, &str); 1] = [("per_cpu__irq_regs", "per_cpu____irq_regs")];
 
 /// Functions that the payload calls only where the settings say that there are such.
-const OPTIONAL_FUNCTIONS: [&str; 2] = ["set_nmi_callback", "on_selected_cpus"];
+const OPTIONAL_FUNCTIONS: [&str; 3] = ["set_nmi_callback", "on_selected_cpus", "__mfn_valid"];
 
 /// Where calls to functions lead that are not there: to any address of this hypervisor, since none is ever made.
 const NOWHERE: &str = "get_s_time";
@@ -70,6 +70,7 @@ pub(super) struct Settings {
     pub(super) events: Vec<EventConfig>,
     pub(super) lease_ns: u64,
     pub(super) ring_pages: u64,
+    pub(super) call_graph: CallGraph,
 }
 
 /// The object, ready for upload.
@@ -139,6 +140,15 @@ fn config(symbols: &SymbolIndex<'_>, settings: &Settings) -> Result<Config, Shim
         event,
         lease_ns: settings.lease_ns,
         ring_pages: settings.ring_pages,
+        call_graph: match settings.call_graph {
+            CallGraph::Off => config::CALL_GRAPH_OFF,
+            CallGraph::FramePointers => config::CALL_GRAPH_FRAMES,
+            CallGraph::Stack { .. } => config::CALL_GRAPH_STACKS,
+        },
+        stack_words: match settings.call_graph {
+            CallGraph::Stack { bytes } => u64::from(bytes).div_ceil(8),
+            _ => 0,
+        },
         optional: OptionalSymbols {
             pfn_pdx_hole_shift: optional("pfn_pdx_hole_shift")?,
             pfn_pdx_bottom_mask: optional("pfn_pdx_bottom_mask")?,
@@ -152,6 +162,9 @@ fn config(symbols: &SymbolIndex<'_>, settings: &Settings) -> Result<Config, Shim
             l1_fixmap: optional("l1_fixmap")?,
             set_nmi_callback: optional("set_nmi_callback")?,
             on_selected_cpus: optional("on_selected_cpus")?,
+            mfn_valid: optional("__mfn_valid")?,
+            text_start: optional("_stext")?,
+            text_end: optional("_etext")?,
         },
     })
 }
@@ -260,6 +273,7 @@ mod tests {
             events: vec![EventConfig { selector: 0x76, period: 100_000, interval_ns: 0, modes: 7 }],
             lease_ns: 5,
             ring_pages: 64,
+            call_graph: CallGraph::Stack { bytes: 4096 },
         }
     }
 

@@ -12,7 +12,11 @@ use abi::{
 };
 use profile::{AddressSpaceRoot, CpuAccount, EventId, LossCause, Mode, PhysCpu, Time};
 
-use super::privcmd::{Access, Mapping, Privcmd};
+use super::{
+    callers::Functions,
+    captured,
+    privcmd::{Access, Mapping, Privcmd},
+};
 use crate::{Owner, ProcessKey, Record, ShimError, Taken, Watermark};
 
 /// The domain that owns Xen's own shared pages.
@@ -141,7 +145,8 @@ impl Ring {
         self.header.page()
     }
 
-    pub(super) fn drain(&mut self, each: &mut dyn FnMut(Record)) -> Watermark {
+    /// Hands out what is new; `functions` are what Xen's chains are made of.
+    pub(super) fn drain(&mut self, functions: &Functions, each: &mut dyn FnMut(Record)) -> Watermark {
         let header: &RingHeader = self.header.page();
         let consumer_page: &ConsumerPage = self.consumer_page.page();
         // Before the records: all those up to this time are in the ring by now.
@@ -153,14 +158,15 @@ impl Ring {
             return Watermark::Asleep;
         }
         let (read, unreadable) = (&mut self.read, &mut self.unreadable);
-        let drained =
-            self.consumer.drain(self.data.words(), header, consumer_page, |words| match taken(words) {
+        let drained = self.consumer.drain(self.data.words(), header, consumer_page, |words| {
+            match taken(words, functions) {
                 Some(sample) => {
                     *read += 1;
                     each(Record::Sample(sample));
                 }
                 None => *unreadable += 1,
-            });
+            }
+        });
         // Nothing that follows can be found any more: it counts as unreadable.
         self.damaged = drained.is_err();
         watermark
@@ -214,7 +220,7 @@ impl Ring {
 }
 
 /// A record as a sample; none if it is neither a sample nor known.
-fn taken(words: &[u64]) -> Option<Taken> {
+fn taken(words: &[u64], functions: &Functions) -> Option<Taken> {
     if record::kind(words[0]) != KIND_SAMPLE {
         return None;
     }
@@ -245,7 +251,7 @@ fn taken(words: &[u64]) -> Option<Taken> {
         process,
         page_tables: (owner != Owner::Hypervisor).then_some(AddressSpaceRoot(sample.root)),
         instruction_pointer: sample.instruction_pointer,
-        stretches: Vec::new(),
+        stretches: captured::stretches(words, &sample, functions),
     })
 }
 

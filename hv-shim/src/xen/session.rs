@@ -9,12 +9,13 @@ use std::{
 
 use abi::{
     Ordering, PAGE_SIZE,
-    control::{COMMAND_QUIET, PV_MODE_BY_ADDRESS, directory::MAX_DATA_PAGES},
+    control::{CALL_GRAPH_NO_MEMORY, COMMAND_QUIET, PV_MODE_BY_ADDRESS, directory::MAX_DATA_PAGES},
     pmu::{TRUST_ASSUME, TRUST_AUTO, Unusable},
 };
 use profile::{CpuAccount, Event, PhysCpu, Time};
 
 use super::{
+    callers::Functions,
     counting::Counting,
     hypercalls::Hypercalls,
     livepatch::{self, State},
@@ -23,7 +24,9 @@ use super::{
     rings::{self, Shared},
     standing::{self, NAME, find},
 };
-use crate::{HypervisorSymbol, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Watermark};
+use crate::{
+    CallGraph, HypervisorSymbol, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Watermark,
+};
 
 /// For how long a renewal holds. A collector that is stopped for longer loses samples that nobody could have kept;
 /// one that is dead costs the host no longer than this.
@@ -32,11 +35,15 @@ const LEASE: Duration = Duration::from_secs(5);
 /// Holds some three seconds at the usual rate of 1 kHz.
 const DEFAULT_RING: u64 = 256 << 10;
 
+/// With stacks: holds some 200 ms, four times what is between two looks at it. It is as large as one can be.
+const RING_FOR_STACKS: u64 = 1 << 20;
+
 /// A session with the shim in place.
 pub(super) struct Session {
     xen: Arc<Hypercalls>,
     /// None once the pages are given back.
     shared: Option<Shared>,
+    functions: Functions,
     counting: Counting,
     max_overhead: Option<f64>,
     period: Duration,
@@ -71,6 +78,7 @@ pub(super) fn begin(
     let mut session = Session {
         xen,
         shared: None,
+        functions: Functions::new([].iter()),
         counting,
         max_overhead: request.max_overhead,
         period: Duration::from_nanos(settings.period_ns),
@@ -100,12 +108,23 @@ pub(super) fn begin(
     }
     let slices = shared.control().slices.each_ref().map(|word| word.load(Ordering::Relaxed));
     session.notes.extend(session.counting.shares(slices));
+    if shared.control().call_graph.load(Ordering::Relaxed) == CALL_GRAPH_NO_MEMORY {
+        session.notes.push(
+            "nothing was captured for finding callers: in this Xen, guests' memory can't be told from other memory".into(),
+        );
+    }
     session.shared = Some(shared);
+    let own = session.symbols();
+    session.functions = Functions::new(symbols.iter().chain(&own));
     Ok(session)
 }
 
 fn settings(request: &Request, counting: &Counting) -> Result<Settings, ShimError> {
-    let ring_bytes = request.ring_bytes.unwrap_or(DEFAULT_RING);
+    let default = match request.call_graph {
+        CallGraph::Stack { .. } => RING_FOR_STACKS,
+        _ => DEFAULT_RING,
+    };
+    let ring_bytes = request.ring_bytes.unwrap_or(default);
     let most = (MAX_DATA_PAGES * PAGE_SIZE) as u64;
     if ring_bytes > most {
         return Err(ShimError::Request(format!("a ring of {ring_bytes} bytes is too large: {most} at most")));
@@ -117,6 +136,7 @@ fn settings(request: &Request, counting: &Counting) -> Result<Settings, ShimErro
         trust: if request.pmu_trust == PmuTrust::Assume { TRUST_ASSUME } else { TRUST_AUTO },
         events: counting.configs(),
         lease_ns: LEASE.as_nanos() as u64,
+        call_graph: request.call_graph,
         ring_pages: ring_bytes.div_ceil(PAGE_SIZE as u64).max(1).next_power_of_two(),
     })
 }
@@ -178,7 +198,7 @@ impl Sampling for Session {
 
     fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark {
         let shared = self.shared.as_mut().expect("mapped until the session ends");
-        shared.rings[ring].drain(each)
+        shared.rings[ring].drain(&self.functions, each)
     }
 
     fn account(&self, ring: usize) -> CpuAccount {

@@ -391,7 +391,7 @@ fn sample(cpu: &Cpu, regs: u64, now: u64, due: Due, interrupted: &mut Option<Sam
         Sample { source: SOURCE_PMU, ..sample }
     });
     (sample.sequence, sample.weight, sample.event) = (sequence, due.weight, due.event);
-    write(cpu, sample, due.modes);
+    write(cpu, Some(regs), sample, due.modes);
 }
 
 /// Whether somebody still reads: dom0's word has changed within the lease's time.

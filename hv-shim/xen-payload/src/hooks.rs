@@ -22,7 +22,7 @@ use sampler::{
 use crate::{
     counters, interrupts,
     machine::{self, ThisCpu, stack_top},
-    metadata,
+    memory, metadata,
     pages::{Access, Page},
     percpu::{self, Cpu, MAX_CPUS},
     xen::address,
@@ -114,6 +114,7 @@ static mut LAYOUT: Layout = Layout {
     svm: None,
     vmx_exit: probe::CodeRange { start: 0, end: 0 },
     timer_vector: 0,
+    code: [probe::CodeRange { start: 0, end: 0 }; 2],
 };
 static CONTROL: AtomicPtr<ControlPage> = AtomicPtr::new(ptr::null_mut());
 static LEASE: AtomicPtr<LeasePage> = AtomicPtr::new(ptr::null_mut());
@@ -218,6 +219,7 @@ fn start() -> Result<Page, Refusal> {
     control.period_ns.store(config.period_ns, Ordering::Relaxed);
     let pv_mode = if layout.vcpu_flags.is_some() { PV_MODE_BY_FLAG } else { PV_MODE_BY_ADDRESS };
     control.pv_mode.store(pv_mode, Ordering::Relaxed);
+    control.call_graph.store(memory::begin(control_page), Ordering::Relaxed);
     match counters::begin(cpus) {
         Ok(()) => {
             let slices = counters::slices();

@@ -18,7 +18,9 @@ use core::{
 
 use abi::{control::COMMAND_QUIET, record::Sample, ring::WATERMARK_ASLEEP};
 use sampler::{
-    Budget, Machine, Schedule, Verdict, interrupted,
+    Budget, Machine, Schedule, Verdict,
+    capture::{Wanted, capture},
+    interrupted,
     probe::{Layout, Symbols, is_online},
 };
 
@@ -26,6 +28,7 @@ use crate::{
     counters,
     hooks::{config, layout, lease},
     machine::{InterruptsOff, ThisCpu, stack_top, time_stamp},
+    memory::{self, AllMemory},
     percpu::{self, Cpu, Timer},
     xen::{address, call},
 };
@@ -131,9 +134,9 @@ extern "C" fn xenoscope_timer(regs: u64) {
             if counters::serve() {
                 counters::tick(cpu);
             } else {
-                take(cpu, now, |sequence| {
-                    // do_IRQ keeps the interrupted frame per CPU, in every version.
-                    let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
+                // do_IRQ keeps the interrupted frame per CPU, in every version.
+                let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
+                take(cpu, now, Some(regs), |sequence| {
                     interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight)
                 });
                 timer.keep_to_budget(cpu, before, now);
@@ -152,22 +155,43 @@ pub(crate) fn dom0s_will() -> (u64, bool) {
 }
 
 #[inline(always)]
-fn take(cpu: &Cpu, now: u64, sample: impl FnOnce(u64) -> Sample) {
+fn take(cpu: &Cpu, now: u64, regs: Option<u64>, sample: impl FnOnce(u64) -> Sample) {
     let header = cpu.ring.header();
     let Some(sequence) = cpu.producer.begin(header) else { return };
-    write(cpu, &sample(sequence), config().modes);
+    write(cpu, regs, &sample(sequence), config().modes);
     // After the record: who sees the watermark sees the record too.
     header.watermark.0.store(now, Ordering::Release);
 }
 
-/// Ends a sample that was begun: into the ring, unless nobody wants those of its mode.
+/// Ends a sample that was begun: into the ring, unless nobody wants those of its mode. `regs` is the interrupted frame,
+/// if there is one.
 #[inline(always)]
-pub(crate) fn write(cpu: &Cpu, sample: &Sample, modes: u64) {
+pub(crate) fn write(cpu: &Cpu, regs: Option<u64>, sample: &Sample, modes: u64) {
     let header = cpu.ring.header();
     if modes >> sample.mode as u8 & 1 == 0 {
         return cpu.producer.filter(header);
     }
+    if let Some(wanted) = memory::wanted()
+        && let Some(regs) = regs
+        && write_with_callers(cpu, regs, sample, wanted)
+    {
+        return;
+    }
     cpu.producer.write(&sample.encode(), &cpu.ring, header, cpu.ring.consumer());
+}
+
+/// The same with what is captured for finding callers, if there is room for as much of it as there may be.
+#[inline(never)]
+fn write_with_callers(cpu: &Cpu, regs: u64, sample: &Sample, wanted: Wanted) -> bool {
+    let Some(mut room) = cpu.producer.open(wanted.record_words(), &cpu.ring, cpu.ring.consumer()) else {
+        return false;
+    };
+    for word in sample.encode() {
+        room.push(word);
+    }
+    capture(&ThisCpu, &AllMemory, layout(), stack_top(), regs, sample, wanted, &mut room);
+    cpu.producer.close(room, cpu.ring.header());
+    true
 }
 
 impl Timer {
@@ -236,7 +260,7 @@ extern "C" fn xenoscope_idle() {
             {
                 let last = ThisCpu.read(this_cpus_own(address!(per_cpu__curr_vcpu)));
                 let nowhere = address!(of xenoscope_overdue);
-                take(cpu, now, |sequence| {
+                take(cpu, now, None, |sequence| {
                     interrupted::overdue(&ThisCpu, layout(), last, nowhere, sequence, now, weight)
                 });
             }

@@ -18,6 +18,7 @@ mod counters;
 mod hooks;
 mod interrupts;
 mod machine;
+mod memory;
 mod metadata;
 mod pages;
 mod percpu;

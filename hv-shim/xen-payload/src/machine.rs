@@ -2,9 +2,12 @@
 
 use core::arch::asm;
 
-use sampler::{Machine, probe::Symbols};
+use sampler::{
+    Machine,
+    probe::{CodeRange, Symbols},
+};
 
-use crate::{hooks::config, xen::address};
+use crate::{hooks::config, memory, xen::address};
 
 /// Xen's stacks are 32 KiB, aligned to their size (`STACK_ORDER` 3); interrupt stacks lie in the same block.
 const STACK_SIZE: u64 = 0x8000;
@@ -26,6 +29,10 @@ impl Machine for ThisCpu {
         // SAFETY: reads a register; the hypervisor runs at privilege level 0.
         unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) };
         value
+    }
+
+    fn direct_map(&self, machine: u64) -> Option<u64> {
+        memory::direct_map(machine)
     }
 
     fn vmread(&self, field: u64) -> Option<u64> {
@@ -80,6 +87,11 @@ pub(crate) fn time_stamp() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+unsafe extern "C" {
+    fn xenoscope_text();
+    fn xenoscope_text_end();
+}
+
 /// What the probe starts from.
 pub(crate) fn symbols() -> Symbols {
     let optional = config().optional;
@@ -99,5 +111,12 @@ pub(crate) fn symbols() -> Symbols {
         apic_timer_interrupt: address!(apic_timer_interrupt),
         softirq_handlers: address!(softirq_handlers),
         timer_softirq_action: address!(timer_softirq_action),
+        code: match (optional.text_start, optional.text_end) {
+            (0, _) | (_, 0) => Default::default(),
+            (start, end) => [
+                CodeRange { start, end },
+                CodeRange { start: address!(of xenoscope_text), end: address!(of xenoscope_text_end) },
+            ],
+        },
     }
 }

@@ -14,14 +14,16 @@ use crate::{
 };
 
 /// `frame_table` (asm-x86/config.h): an array of `struct page_info`, by the pages' indexes in the direct map.
-const FRAME_TABLE: u64 = 0xffff_82e0_0000_0000;
+pub(crate) const FRAME_TABLE: u64 = 0xffff_82e0_0000_0000;
 
 /// Offsets in `struct page_info`, and its size (asm-x86/mm.h). Checked on every page that is taken.
-mod page_info {
-    pub(super) const SIZE: u64 = 32;
-    pub(super) const COUNT_INFO: u64 = 8;
+pub(crate) mod page_info {
+    pub(crate) const SIZE: u64 = 32;
+    pub(crate) const COUNT_INFO: u64 = 8;
+    /// The owner's index in the direct map, 32 bits. Checked before it is relied on (`memory`).
+    pub(crate) const OWNER: u64 = 24;
     /// PGC_allocated: the owner's own reference.
-    pub(super) const ALLOCATED: u64 = 1 << 63;
+    pub(crate) const ALLOCATED: u64 = 1 << 63;
     /// PGC_xen_heap, all that a new page of the heap has set.
     pub(super) const XEN_HEAP: u64 = 1 << 62;
 }

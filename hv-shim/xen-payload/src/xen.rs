@@ -20,6 +20,7 @@ unsafe extern "C" {
     pub(crate) fn set_nmi_callback();
     pub(crate) fn share_xen_page_with_guest();
     pub(crate) fn timer_softirq_action();
+    pub(crate) fn __mfn_valid();
     pub(crate) fn __x86_indirect_thunk_rax();
 
     pub(crate) static __per_cpu_offset: u8;
