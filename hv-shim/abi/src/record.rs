@@ -14,7 +14,7 @@
 //! A newer producer may add sections and kinds; a reader steps over what it does not know.
 
 /// The longest record.
-pub const MAX_WORDS: usize = 8192;
+pub const MAX_WORDS: usize = 8704;
 
 /// Words of a sample without sections: one cache line.
 pub const SAMPLE_WORDS: usize = 8;

@@ -51,6 +51,8 @@ const SAVED: u64 = 168;
 
 const PAGE: u64 = 4096;
 
+const _: () = assert!(Wanted::Stacks(MOST_STACK_WORDS).record_words() <= abi::record::MAX_WORDS);
+
 impl Wanted {
     /// The most words that a record takes.
     pub const fn record_words(self) -> usize {
@@ -244,7 +246,7 @@ impl<'a, P: Memory, D: Data + ?Sized> Capture<'a, '_, P, D> {
             };
             // struct pt_regs ends with rip, cs, flags, rsp and ss.
             let is_frame = above - sp >= 40 && last < 1 << 16 && code < 1 << 16 && code != 0;
-            if is_frame && last & 3 == 3 && code & 3 == 3 && stack < 1 << 47 {
+            if is_frame && last & 3 == 3 && code & 3 == 3 {
                 return End::Process { top: above };
             }
             if above % (STACK_PAGES * PAGE) == 0 || self.space.page(above, Reader::Kernel).is_none() {

@@ -1,0 +1,6 @@
+//! What is captured for finding callers, on memory made by hand.
+
+mod calls;
+mod captures;
+mod model;
+mod walks;
