@@ -64,18 +64,27 @@ impl Wanted {
     }
 }
 
-/// Captures what belongs to a sample. `regs` is the interrupt's frame, `stack_top` the end of the stack that it is on;
-/// the room holds the sample itself already.
+/// Where an interrupt came.
+pub struct Interrupted<'a, M> {
+    /// The machine.
+    pub machine: &'a M,
+    /// Where its hypervisor keeps things.
+    pub layout: &'a Layout,
+    /// The end of the stack that the interrupt is on.
+    pub stack_top: u64,
+    /// The interrupt's frame.
+    pub regs: u64,
+}
+
+/// Captures what belongs to a sample; the room holds the sample itself already.
 pub fn capture<M: Machine, P: Memory, D: Data + ?Sized>(
-    machine: &M,
+    interrupted: &Interrupted<'_, M>,
     memory: &P,
-    layout: &Layout,
-    stack_top: u64,
-    regs: u64,
     sample: &Sample,
     wanted: Wanted,
     room: &mut Room<'_, D>,
 ) {
+    let &Interrupted { machine, layout, stack_top, regs } = interrupted;
     let guest_frame = stack_top - layout.frame_below_top;
     let (guest, mode) = match sample.guest {
         Guest::None => {

@@ -19,7 +19,7 @@ use core::{
 use abi::{control::COMMAND_QUIET, record::Sample, ring::WATERMARK_ASLEEP};
 use sampler::{
     Budget, Machine, Schedule, Verdict,
-    capture::{Wanted, capture},
+    capture::{Interrupted, Wanted, capture},
     interrupted,
     probe::{Layout, Symbols, is_online},
 };
@@ -189,7 +189,8 @@ fn write_with_callers(cpu: &Cpu, regs: u64, sample: &Sample, wanted: Wanted) -> 
     for word in sample.encode() {
         room.push(word);
     }
-    capture(&ThisCpu, &AllMemory, layout(), stack_top(), regs, sample, wanted, &mut room);
+    let interrupted = Interrupted { machine: &ThisCpu, layout: layout(), stack_top: stack_top(), regs };
+    capture(&interrupted, &AllMemory, sample, wanted, &mut room);
     cpu.producer.close(room, cpu.ring.header());
     true
 }

@@ -8,6 +8,7 @@ use abi::{
     control::{CALL_GRAPH_NO_MEMORY, CALL_GRAPH_SERVES, CALL_GRAPH_UNWANTED},
 };
 use sampler::{
+    Machine,
     capture::{MOST_STACK_WORDS, Wanted},
     probe::DIRECT_MAP,
     walk::{Frame, Memory, Owner, translate},
@@ -19,7 +20,6 @@ use crate::{
     pages::{FRAME_TABLE, Page, page_info},
     xen::{address, call},
 };
-use sampler::Machine;
 
 /// Where the part of the map ends that paravirtualized guests' page tables have too (`HYPERVISOR_VIRT_END`): what lies
 /// above is not read.
@@ -68,15 +68,16 @@ fn proves_itself(page: Page) -> bool {
         && DIRECT_MAP.contains(&dom_xen.0)
         && translate(&AllMemory, ThisCpu.cr3() & 0x000f_ffff_ffff_f000, at & 0x0000_ffff_ffff_ffff)
             .is_some_and(|machine| machine / PAGE_SIZE as u64 == page.mfn())
-        && AllMemory.own_frame(page.mfn(), dom_xen).is_some_and(|frame| core::ptr::from_ref(frame) as u64 == at)
+        && AllMemory
+            .own_frame(page.mfn(), dom_xen)
+            .is_some_and(|frame| core::ptr::from_ref(frame) as u64 == at)
 }
 
 /// A frame's index in Xen's map.
 #[inline(always)]
 fn index(frame: u64) -> u64 {
-    let OptionalSymbols {
-        pfn_pdx_hole_shift: shift, pfn_pdx_bottom_mask: bottom, pfn_top_mask: top, ..
-    } = config().optional;
+    let OptionalSymbols { pfn_pdx_hole_shift: shift, pfn_pdx_bottom_mask: bottom, pfn_top_mask: top, .. } =
+        config().optional;
     if shift == 0 || bottom == 0 || top == 0 {
         return frame;
     }
@@ -119,9 +120,15 @@ impl Memory for AllMemory {
         // SAFETY: there is a page_info for every frame of memory.
         let (owner, count_info) = unsafe {
             let owner = (info + page_info::OWNER) as *const u32;
-            (owner.read_volatile(), (*((info + page_info::COUNT_INFO) as *const AtomicU64)).load(Ordering::Relaxed))
+            (
+                owner.read_volatile(),
+                (*((info + page_info::COUNT_INFO) as *const AtomicU64)).load(Ordering::Relaxed),
+            )
         };
-        let is_owned = domain.0.checked_sub(DIRECT_MAP.start).is_some_and(|at| at / PAGE_SIZE as u64 == u64::from(owner));
+        let is_owned = domain
+            .0
+            .checked_sub(DIRECT_MAP.start)
+            .is_some_and(|at| at / PAGE_SIZE as u64 == u64::from(owner));
         if !is_owned || count_info & page_info::ALLOCATED == 0 {
             return None;
         }

@@ -1,6 +1,6 @@
-//! What fuzzing does with its inputs: guests that were made up are corrupted as the input says, and looked into.
+//! What fuzzing does with its inputs: guests that were made up are corrupted as the input says, and looked into or sampled.
 //!
-//! `cargo +nightly fuzz run TARGET` in this folder's parent; the targets are `kernel`, `types`, `processes` and `elf`.
+//! `cargo +nightly fuzz run TARGET` in this folder's parent; the targets are `kernel`, `types`, `processes`, `elf` and `stacks`.
 //! A panic is a bug, and so is a look that costs more than its budget.
 #![forbid(unsafe_code)]
 
@@ -10,9 +10,12 @@ mod explore;
 #[allow(dead_code, unused_imports)]
 mod synthetic;
 
+mod stacks;
+
 use std::{cell::RefCell, time::Duration};
 
 use guest::{Budget, Elf, Frames, FunctionSource, Kernel, Levels, Limits, Look};
+pub use stacks::stacks;
 use synthetic::{Layout, Linux, Release, Shape};
 
 /// Real time is bounded too, so that what takes long for no work is noticed.
@@ -140,9 +143,14 @@ pub fn elf(input: &[u8]) {
 }
 
 /// Inputs to begin with, by target: the file and the types as they are.
-pub fn seeds() -> [(&'static str, Vec<u8>); 3] {
+pub fn seeds() -> [(&'static str, Vec<u8>); 4] {
     let mut linux = Linux::new(Shape::PLAIN);
     let (at, length) = linux.types();
     let types = [&[0], &linux.ram.bytes()[at..at + length]].concat();
-    [("elf", linux.file.clone()), ("types", types), ("kernel", vec![0; 1 + 13 * 4])]
+    [
+        ("elf", linux.file.clone()),
+        ("types", types),
+        ("kernel", vec![0; 1 + 13 * 4]),
+        ("stacks", vec![9; 25 + 12 * 4]),
+    ]
 }

@@ -1,142 +1,16 @@
 //! What is captured of a sample: by its mode, by where its stacks lie, and of a guest that means harm.
 
-use std::{cell::RefCell, collections::HashMap};
-
 use abi::{
-    AtomicU64,
-    record::{Guest, MAX_WORDS, Mode, SAMPLE_WORDS, Sample},
-    ring::{Consumer, ConsumerPage, Producer, RingHeader},
+    record::{Guest, Mode},
     section::{Section, sections},
 };
 use proptest::{collection::vec, prelude::*};
-use sampler::{
-    Machine as _,
-    capture::{Wanted, capture},
-    probe::{CodeRange, DIRECT_MAP, Layout, Svm},
+use sampler::{capture::Wanted, probe::DIRECT_MAP};
+
+use crate::{
+    cpu::{Cpu, FRAME, ROOT, TEXT, VCPU, VMCB},
+    model::{GUEST, GUEST_KERNEL, OTHER, PRESENT, USER},
 };
-
-use crate::model::{GUEST, GUEST_KERNEL, Machine, OTHER, PRESENT, USER};
-
-const STACK_TOP: u64 = 0xffff_8300_0008_0000;
-const FRAME: u64 = STACK_TOP - 248;
-const VCPU: u64 = 0xffff_8300_0000_5000;
-const VMCB: u64 = DIRECT_MAP.start + 0x9_0000;
-const TEXT: u64 = 0xffff_82d0_4020_0000;
-const ROOT: u64 = 0x10;
-
-/// A CPU: Xen's words by address, and the machine's memory.
-struct Cpu {
-    words: RefCell<HashMap<u64, u64>>,
-    memory: Machine,
-}
-
-impl sampler::Machine for Cpu {
-    fn read(&self, address: u64) -> u64 {
-        self.words.borrow().get(&address).copied().unwrap_or(0)
-    }
-
-    fn cr3(&self) -> u64 {
-        ROOT << 12
-    }
-
-    fn vmread(&self, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn direct_map(&self, machine: u64) -> Option<u64> {
-        Some(DIRECT_MAP.start + machine)
-    }
-}
-
-fn layout() -> Layout {
-    Layout {
-        vcpu_domain: 0x10,
-        current_below_top: 0x38,
-        frame_below_top: 248,
-        vcpu_flags: Some(0x380),
-        svm: Some(Svm { stgi: TEXT + 0x100, vcpu_vmcb: 0x5c0 }),
-        code: [CodeRange { start: TEXT, end: TEXT + 0x1000 }, CodeRange::default()],
-        ..Layout::default()
-    }
-}
-
-impl Cpu {
-    /// A vCPU of a paravirtualized guest that is in its kernel or not.
-    fn new(in_kernel: bool) -> Self {
-        let mut memory = Machine::default();
-        memory.add(ROOT, GUEST);
-        let cpu = Self { words: RefCell::default(), memory };
-        cpu.word(STACK_TOP - 0x38, VCPU);
-        cpu.word(VCPU + 0x10, GUEST.0);
-        cpu.word(VCPU + 0x380, u64::from(in_kernel));
-        cpu
-    }
-
-    fn word(&self, address: u64, value: u64) {
-        self.words.borrow_mut().insert(address, value);
-    }
-
-    fn registers(&self, ip: u64, sp: u64, bp: u64) {
-        (0..15).for_each(|number| self.word(FRAME + number * 8, 0x100 + number));
-        self.word(FRAME + 32, bp);
-        self.word(FRAME + 128, ip);
-        self.word(FRAME + 152, sp);
-    }
-
-    /// Maps a page of which each word is its address.
-    fn page(&mut self, address: u64, frame: u64, flags: u64) {
-        self.memory.add(frame, GUEST);
-        self.memory.map(ROOT, address, frame, flags, GUEST);
-        (0..512).for_each(|place| self.memory.set(frame, place, address + 8 * place as u64));
-    }
-
-    fn captured(&self, mode: Mode, guest: Guest, wanted: Wanted) -> Vec<u64> {
-        self.captured_from(FRAME, mode, guest, wanted)
-    }
-
-    fn captured_from(&self, regs: u64, mode: Mode, guest: Guest, wanted: Wanted) -> Vec<u64> {
-        const SIZE: usize = 16 << 10;
-        let data: Vec<AtomicU64> = (0..SIZE).map(|_| AtomicU64::new(0)).collect();
-        let (header, page) = (RingHeader::default(), ConsumerPage::default());
-        let producer = Producer::new(SIZE);
-        let sequence = producer.begin(&header).unwrap();
-        let sample = Sample {
-            mode,
-            domain: 3,
-            vcpu: 0,
-            sequence,
-            time: 1,
-            weight: 1,
-            instruction_pointer: self.read(regs + 128),
-            stack_pointer: self.read(regs + 152),
-            root: ROOT << 12,
-            event: 0,
-            source: 1,
-            guest,
-        };
-        assert!(wanted.record_words() <= MAX_WORDS);
-        let mut room = producer.open(wanted.record_words(), &data[..], &page).unwrap();
-        sample.encode().into_iter().for_each(|word| room.push(word));
-        capture(self, &self.memory, &layout(), STACK_TOP, regs, &sample, wanted, &mut room);
-        producer.close(room, &header);
-        let mut record = Vec::new();
-        Consumer::new(SIZE).drain(&data[..], &header, &page, |words| record = words.to_vec()).unwrap();
-        assert_eq!(Sample::decode(&record).unwrap(), sample);
-        assert_whole(&record);
-        record
-    }
-}
-
-/// Fails unless the sections fill the record.
-fn assert_whole(record: &[u64]) {
-    let mut at = SAMPLE_WORDS;
-    while at < record.len() {
-        let words = (record[at] & 0xffff) as usize;
-        assert!(words > 1, "an empty section at {at}");
-        at += words;
-    }
-    assert_eq!(at, record.len());
-}
 
 /// Each section in short: whose, what, from where, how many words.
 fn told(record: &[u64]) -> Vec<(Mode, &'static str, u64, usize)> {

@@ -2,5 +2,6 @@
 
 mod calls;
 mod captures;
+mod cpu;
 mod model;
 mod walks;

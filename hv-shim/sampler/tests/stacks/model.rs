@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::HashMap,
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -19,7 +19,7 @@ pub(crate) const OTHER: Owner = Owner(0xffff_8300_0000_4000);
 /// Frames by their numbers; all others are no memory.
 #[derive(Default)]
 pub(crate) struct Machine {
-    frames: HashMap<u64, (Owner, Box<Frame>)>,
+    frames: BTreeMap<u64, (Owner, Box<Frame>)>,
     /// How many frames were asked for.
     pub(crate) asked: Cell<usize>,
 }
@@ -28,6 +28,12 @@ impl Machine {
     /// A new frame of zeros.
     pub(crate) fn add(&mut self, number: u64, owner: Owner) {
         self.frames.insert(number, (owner, Box::new([const { AtomicU64::new(0) }; FRAME_WORDS])));
+    }
+
+    /// The numbers of all frames, in order.
+    #[allow(dead_code, reason = "fuzzing uses it")]
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.frames.keys().copied()
     }
 
     pub(crate) fn set(&self, frame: u64, place: usize, word: u64) {
