@@ -48,7 +48,7 @@ mod vmm;
 pub use executed::Executed;
 pub use files::compiled;
 pub use packages::Package;
-pub use run::{Options, run, xenoscope};
+pub use run::{Options, run, stretches, xenoscope};
 pub use scenario::Scenario;
 pub use snapshot::{PlainGuest, Registers, Snapshot};
 pub use steps::{Outcome, StepOutcome};

@@ -33,6 +33,11 @@ pub fn xenoscope() -> Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
+/// The program that shows what is captured with samples (`hv-shim/examples/stretches.rs`), built beside that one.
+pub fn stretches() -> Result<PathBuf> {
+    Ok(xenoscope()?.with_file_name("examples").join("stretches"))
+}
+
 /// What the lab itself writes into a run's folder.
 const OWN: [&str; 5] = ["packages.json", "steps.json", "steps", "console", COLLECTED];
 

@@ -141,7 +141,9 @@ fn left_for_xen<M: Machine>(machine: &M, layout: &Layout, stack_top: u64) -> (Gu
     if layout.vmx_exit.contains(machine.read(guest_frame - 8)) {
         return (Guest::Vmx, vmcs::mode(machine));
     }
-    (Guest::Pv, layout.pv_mode(machine, vcpu, machine.read(guest_frame + frame::RIP)))
+    // Xen's flag does not serve here: it changes before the registers do. Kernels live in the upper half.
+    let is_kernels = machine.read(guest_frame + frame::RIP) >> 63 == 1;
+    (Guest::Pv, if is_kernels { Mode::Kernel } else { Mode::User })
 }
 
 /// Where code is, and its stack.

@@ -17,8 +17,8 @@ mod cost {
     pub(super) const INDIRECT: u32 = 3;
     /// It leads to another one, which must have jumped.
     pub(super) const JUMP: u32 = 12;
-    /// A candidate that is no caller.
-    pub(super) const LEFT_OUT: u32 = 2;
+    /// A candidate that is no caller: more than an indirect call, of which most are what they seem.
+    pub(super) const LEFT_OUT: u32 = 4;
     /// The chain ends, and there are candidates further out.
     pub(super) const END: u32 = 30;
 }
@@ -54,17 +54,24 @@ impl Functions {
         behind.checked_sub(1).map_or(0, |at| self.starts[at].1)
     }
 
+    /// Whether a call leads to where a function begins: others are made to fill the processor's stack of return addresses.
+    fn is_call(&self, target: u64) -> bool {
+        target == 0 || self.starts.binary_search_by_key(&target, |&(start, _)| start).is_ok()
+    }
+
     /// The chain, innermost first, of an interrupted instruction and candidates: return address and target by turns.
     pub(super) fn chain(&self, instruction_pointer: u64, candidates: &[u64]) -> Vec<CodeAddress> {
         let (calls, _) = candidates.as_chunks::<2>();
+        let calls: Vec<[u64; 2]> =
+            calls.iter().copied().filter(|&[_, target]| self.is_call(target)).collect();
         // From the outermost inwards: the least cost of going on from a candidate, and by which next one.
         let mut best: Vec<(u32, Option<usize>)> = Vec::with_capacity(calls.len());
         for inner in (0..calls.len()).rev() {
-            let next = self.next(self.of(calls[inner][0].wrapping_sub(1)), inner + 1, calls, &best);
+            let next = self.next(self.of(calls[inner][0].wrapping_sub(1)), inner + 1, &calls, &best);
             best.push(next);
         }
         let mut chain = vec![CodeAddress::InstructionPointer(instruction_pointer)];
-        let mut next = self.next(self.of(instruction_pointer), 0, calls, &best).1;
+        let mut next = self.next(self.of(instruction_pointer), 0, &calls, &best).1;
         while let Some(at) = next {
             chain.push(CodeAddress::ReturnAddress(calls[at][0]));
             next = best[calls.len() - 1 - at].1;
@@ -155,6 +162,20 @@ mod tests {
         // An indirect call that was left behind is no better than a direct one that fits.
         let calls = [&[DISPATCH + 8, 0][..], &[HANDLER + 0x20, WORK], &[ENTRY + 5, HANDLER]].concat();
         assert_eq!(chain(WORK + 4, &calls), [WORK + 4, HANDLER + 0x20, ENTRY + 5]);
+    }
+
+    /// DISPATCH is called by a jump of a function that is called itself, and calls indirectly: Xen's do_softirq.
+    #[test]
+    fn an_indirect_call_before_a_jump_is_not_left_out() {
+        let calls = [DISPATCH + 9, THUNK, ENTRY + 5, HELPER];
+        assert_eq!(chain(HANDLER + 4, &calls), [HANDLER + 4, DISPATCH + 9, ENTRY + 5]);
+    }
+
+    #[test]
+    fn calls_to_the_middle_of_a_function_are_none() {
+        let filler = [ENTRY + 0x20, ENTRY + 0x28].repeat(30);
+        let calls = [&[DISPATCH + 9, HANDLER][..], &filler, &[ENTRY + 5, DISPATCH]].concat();
+        assert_eq!(chain(HANDLER + 4, &calls), [HANDLER + 4, DISPATCH + 9, ENTRY + 5]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod pictures;
 mod releases;
 mod slowdown;
 mod sources;
+mod stacks;
 
 // What they are answered with.
 mod consoles;

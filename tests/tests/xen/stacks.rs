@@ -1,0 +1,105 @@
+//! Is what is captured of stacks what is there, and nothing that the guest could not read?
+
+use std::path::Path;
+
+use lab::{
+    Options, Scenario,
+    scenario::{GuestKind, Release},
+};
+use serde_json::Value;
+
+use crate::{consoles, figures, host::Host};
+
+fn scenario(release: Release) -> Scenario {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/stacks.toml");
+    let mut scenario = Scenario::load(&path).unwrap();
+    scenario.hypervisor.release = release;
+    scenario
+}
+
+fn without_hvm(mut scenario: Scenario) -> Scenario {
+    scenario.guests.retain(|guest| *guest.kind.get_ref() != GuestKind::Hvm);
+    scenario
+}
+
+fn captured(host: &Host, file: &str) -> Value {
+    serde_json::from_str(&host.text(file)).unwrap()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn are_right(name: &str, scenario: &Scenario) {
+    let options = Options { programs: vec![lab::stretches().unwrap()], ..Options::default() };
+    let host = Host::run_with(name, scenario, options).unwrap();
+    for step in ["off", "stacks", "frames", "stress"] {
+        host.step(step).ended(0);
+    }
+    consoles::assert_clean(&host.text("console/xen.log"));
+    // The guests have the numbers from 1 on, in the order in which they were started.
+    let guests = 1..=scenario.guests.len() as u64;
+    let stacks = captured(&host, "stacks.json");
+    for guest in guests.clone() {
+        let domain = &stacks["domains"][guest.to_string()];
+        let (pattern, broken) = (number(&domain["pattern"]), number(&domain["broken"]));
+        figures::figure(
+            format_args!("{name}, domain {guest}: words of a known stack, and wrong ones among them"),
+            format_args!("{pattern}, {broken}"),
+        );
+        assert!(pattern > 10_000 && broken == 0, "{domain}");
+        let (same, different) = (number(&domain["same"]), number(&domain["different"]));
+        assert!(same > 10_000 && different == 0, "compared with the guest's memory: {domain}");
+    }
+    for file in ["stacks.json", "stress.json"] {
+        let captured = captured(&host, file);
+        for (guest, domain) in captured["domains"].as_object().unwrap() {
+            assert_eq!(number(&domain["broken"]), 0, "{file}, {guest}: {domain}");
+            assert_eq!(number(&domain["hostile_with_bytes"]), 0, "{file}, {guest}: {domain}");
+        }
+        let hostile: u64 =
+            guests.clone().map(|guest| number(&captured["domains"][guest.to_string()]["hostile"])).sum();
+        assert!(hostile > 50, "{file}: {hostile} samples of a hostile stack pointer");
+    }
+    for file in ["off.json", "stacks.json", "frames.json", "stress.json"] {
+        let captured = captured(&host, file);
+        let of_all = |what: &str| -> u64 {
+            let accounts = captured["accounts"].as_array().unwrap();
+            accounts.iter().map(|account| number(&account[what])).sum()
+        };
+        let (taken, written) = (of_all("taken"), of_all("written"));
+        assert_eq!(
+            (taken, written),
+            (number(&captured["samples"]), taken),
+            "{file}: {}",
+            captured["accounts"]
+        );
+        let bytes: u64 =
+            captured["domains"].as_object().unwrap().values().map(|it| number(&it["bytes"])).sum();
+        figures::figure(
+            format_args!("{name}, {file}: nanoseconds and bytes of stacks a sample"),
+            format_args!("{}, {}", of_all("own_ns") / taken, bytes / taken),
+        );
+    }
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn on_xen_4_17() {
+    are_right("stacks-4.17", &without_hvm(scenario(Release::Bookworm)));
+}
+
+/// Instructions are counted here: a nanosecond of the guest's is a fourth of one.
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn long_on_xen_4_14() {
+    let mut scenario = without_hvm(scenario(Release::Bullseye));
+    scenario.machine.icount = Some(2);
+    are_right("stacks-4.14", &scenario);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn long_on_xen_4_20_and_of_an_hvm_guest() {
+    are_right("stacks-4.20", &scenario(Release::Trixie));
+}
