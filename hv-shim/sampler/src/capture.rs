@@ -74,6 +74,8 @@ pub struct Interrupted<'a, M> {
     pub stack_top: u64,
     /// The interrupt's frame.
     pub regs: u64,
+    /// The vCPU whose state is loaded (`curr_vcpu`): half-way through a switch it is not yet the current one.
+    pub loaded_vcpu: u64,
 }
 
 /// Captures what belongs to a sample; the room holds the sample itself already.
@@ -84,19 +86,19 @@ pub fn capture<M: Machine, P: Memory, D: Data + ?Sized>(
     wanted: Wanted,
     room: &mut Room<'_, D>,
 ) {
-    let &Interrupted { machine, layout, stack_top, regs } = interrupted;
+    let &Interrupted { machine, layout, stack_top, regs, loaded_vcpu } = interrupted;
+    let vcpu = machine.read(stack_top - layout.current_below_top);
     let guest_frame = stack_top - layout.frame_below_top;
     let (guest, mode) = match sample.guest {
         Guest::None => {
             calls::capture(machine, layout, stack_top, machine.read(regs + frame::RSP), room);
-            if sample.domain >= FIRST_RESERVED {
+            if sample.domain >= FIRST_RESERVED || vcpu != loaded_vcpu {
                 return;
             }
-            left_for_xen(machine, layout, stack_top)
+            left_for_xen(machine, layout, vcpu, guest_frame)
         }
         guest => (guest, sample.mode),
     };
-    let vcpu = machine.read(stack_top - layout.current_below_top);
     let vmcb = match guest {
         Guest::Svm => layout.svm.and_then(|svm| svm.vmcb(machine, vcpu)),
         _ => None,
@@ -131,9 +133,7 @@ pub fn capture<M: Machine, P: Memory, D: Data + ?Sized>(
 const FIRST_RESERVED: u16 = 0x7ff0;
 
 /// What the vCPU was that came to Xen, and in which of its modes. `Guest::Pv` is what is neither of the others.
-fn left_for_xen<M: Machine>(machine: &M, layout: &Layout, stack_top: u64) -> (Guest, Mode) {
-    let vcpu = machine.read(stack_top - layout.current_below_top);
-    let guest_frame = stack_top - layout.frame_below_top;
+fn left_for_xen<M: Machine>(machine: &M, layout: &Layout, vcpu: u64, guest_frame: u64) -> (Guest, Mode) {
     if let Some(vmcb) = layout.svm.and_then(|svm| svm.vmcb(machine, vcpu)) {
         return (Guest::Svm, vmcb::mode(machine, vmcb));
     }

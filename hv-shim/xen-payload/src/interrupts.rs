@@ -189,7 +189,9 @@ fn write_with_callers(cpu: &Cpu, regs: u64, sample: &Sample, wanted: Wanted) -> 
     for word in sample.encode() {
         room.push(word);
     }
-    let interrupted = Interrupted { machine: &ThisCpu, layout: layout(), stack_top: stack_top(), regs };
+    let loaded_vcpu = ThisCpu.read(this_cpus_own(address!(per_cpu__curr_vcpu)));
+    let interrupted =
+        Interrupted { machine: &ThisCpu, layout: layout(), stack_top: stack_top(), regs, loaded_vcpu };
     capture(&interrupted, &AllMemory, sample, wanted, &mut room);
     cpu.producer.close(room, cpu.ring.header());
     true

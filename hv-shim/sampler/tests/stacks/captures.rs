@@ -140,6 +140,9 @@ fn of_xen_its_calls_and_what_it_interrupted() {
     let Some(Section::Calls { words }) = sections(&record).next() else { panic!("no calls") };
     assert_eq!(words, [TEXT + 0x220, TEXT + 0x240, TEXT + 0x330, 0]);
     assert_eq!(told(&record)[1..], told(&cpu.captured(Mode::User, Guest::Pv, STACKS))[..]);
+    // Xen is on its way from one vCPU to another: the registers may still be the first one's.
+    cpu.loaded_vcpu += 0x1000;
+    assert_eq!(told(&cpu.captured_from(regs, Mode::Hypervisor, Guest::None, STACKS)).len(), 1);
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(crate) const ROOT: u64 = 0x10;
 pub(crate) struct Cpu {
     pub(crate) words: RefCell<HashMap<u64, u64>>,
     pub(crate) memory: Machine,
+    pub(crate) loaded_vcpu: u64,
 }
 
 impl sampler::Machine for Cpu {
@@ -63,7 +64,7 @@ impl Cpu {
     pub(crate) fn new(in_kernel: bool) -> Self {
         let mut memory = Machine::default();
         memory.add(ROOT, GUEST);
-        let cpu = Self { words: RefCell::default(), memory };
+        let cpu = Self { words: RefCell::default(), memory, loaded_vcpu: VCPU };
         cpu.word(STACK_TOP - 0x38, VCPU);
         cpu.word(VCPU + 0x10, GUEST.0);
         cpu.word(VCPU + 0x380, u64::from(in_kernel));
@@ -115,7 +116,13 @@ impl Cpu {
         assert!(wanted.record_words() <= MAX_WORDS);
         let mut room = producer.open(wanted.record_words(), &data[..], &page).unwrap();
         sample.encode().into_iter().for_each(|word| room.push(word));
-        let interrupted = Interrupted { machine: self, layout: &layout(), stack_top: STACK_TOP, regs };
+        let interrupted = Interrupted {
+            machine: self,
+            layout: &layout(),
+            stack_top: STACK_TOP,
+            regs,
+            loaded_vcpu: self.loaded_vcpu,
+        };
         capture(&interrupted, &self.memory, &sample, wanted, &mut room);
         producer.close(room, &header);
         let mut record = Vec::new();
