@@ -44,9 +44,14 @@ impl Host {
     /// Runs a scenario with the program under test. However the steps ended: a kernel that complains, dom0's or a
     /// guest's, fails the run.
     pub fn run(name: &str, scenario: &Scenario) -> anyhow::Result<Self> {
+        Self::run_with(name, scenario, vec![crate::xenoscope()?])
+    }
+
+    /// The same with other programs.
+    pub fn run_with(name: &str, scenario: &Scenario, programs: Vec<PathBuf>) -> anyhow::Result<Self> {
         let out = results().join(name);
         let console = out.join("console");
-        let options = Options { out: out.clone(), programs: vec![crate::xenoscope()?], ..Options::default() };
+        let options = Options { out: out.clone(), programs, ..Options::default() };
         let mut outcome = crate::run(scenario, &options);
         if complaints::was_the_emulator(&console) {
             println!("{name}: the emulator gave a guest an interrupt twice: once more");

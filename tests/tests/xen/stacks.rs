@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lab::{
-    Options, Scenario,
+    Scenario,
     scenario::{GuestKind, Release},
 };
 use serde_json::Value;
@@ -31,8 +31,7 @@ fn number(value: &Value) -> u64 {
 }
 
 fn are_right(name: &str, scenario: &Scenario) {
-    let options = Options { programs: vec![lab::stretches().unwrap()], ..Options::default() };
-    let host = Host::run_with(name, scenario, options).unwrap();
+    let host = Host::run_with(name, scenario, vec![lab::stretches().unwrap()]).unwrap();
     for step in ["off", "stacks", "frames", "stress"] {
         host.step(step).ended(0);
     }
