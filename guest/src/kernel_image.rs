@@ -17,7 +17,7 @@ pub(crate) const IMAGES: Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_00
 /// The largest kernels, with debugging aids built in, have some 100 MiB.
 const MAX_IMAGE: u64 = 256 << 20;
 /// What is read at once.
-const CHUNK: u64 = 64 << 10;
+const CHUNK: u64 = 256 << 10;
 const PAGE: u64 = 4096;
 const BANNER: &[u8] = b"Linux version ";
 const MAX_BANNER: usize = 512;
@@ -97,6 +97,7 @@ fn pieces(
         while at < range.end {
             // A chunk in which something is missing is read again page by page.
             let length = CHUNK.min(range.end - at);
+            look.announce(tables, at..at + length)?;
             if append(look, tables, &mut piece.bytes, at, length)? {
                 at += length;
                 continue;

@@ -1,6 +1,6 @@
 //! A look into a guest: its memory as it is now, read within one budget.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
 use profile::GuestVirtual;
 
@@ -74,6 +74,20 @@ impl<'m> Look<'m> {
             address = GuestVirtual(address.0.wrapping_add(length as u64));
             rest = later;
         }
+        Ok(())
+    }
+
+    /// Tells the memory which pages of a range will be read, as far as they are mapped.
+    pub(crate) fn announce(&self, tables: PageTables, range: Range<u64>) -> Result<(), ReadError> {
+        let mut pages = Vec::new();
+        for address in range.step_by(PAGE as usize) {
+            match self.translate(tables, GuestVirtual(address)) {
+                Ok(found) => pages.push(found.address),
+                Err(exhausted @ ReadError::Exhausted(_)) => return Err(exhausted),
+                Err(_) => {}
+            }
+        }
+        self.memory.announce(&pages);
         Ok(())
     }
 

@@ -171,6 +171,11 @@ pub struct FileId {
 }
 
 impl FileId {
+    /// Where the guest's kernel keeps the list of the file's pages: what tells it from other files that are in use.
+    pub fn pages(self) -> GuestVirtual {
+        self.pages
+    }
+
     /// The file's size in bytes.
     pub fn size(self) -> u64 {
         self.size

@@ -51,6 +51,10 @@ pub trait GuestMemory {
     /// zeros.
     fn read(&self, address: GuestPhysical, bytes: &mut [u8]) -> Result<(), Missing>;
 
+    /// Tells which pages will be read next, so that they can be got together. What of them is missing is missing when it
+    /// is read.
+    fn announce(&self, _pages: &[GuestPhysical]) {}
+
     /// What the guest's page tables hold, and so what `read` takes for addresses.
     fn frames(&self) -> Frames {
         Frames::Guest

@@ -3,7 +3,7 @@
 use std::{fs::File, sync::Arc, time::Duration};
 
 use guest::GuestMemory;
-use profile::{CpuAccount, DomainKind, Event, HypervisorVirtual, PhysCpu, Time, Uuid};
+use profile::{AddressSpaceRoot, CpuAccount, DomainKind, Event, HypervisorVirtual, PhysCpu, Time, Uuid};
 
 use crate::{
     MappedFile, ProcessKey, ProcessState, Record, ShimError,
@@ -43,6 +43,11 @@ pub trait Hypervisor: Send {
 pub trait Memories: Send + Sync {
     /// A domain's memory, for as long as one look lasts; none for a domain that can't be looked into.
     fn open(&self, domain: u32, kind: DomainKind) -> Option<Box<dyn GuestMemory>>;
+
+    /// Page tables under which a domain's kernel is mapped now, if they can be had without a sample.
+    fn root(&self, _domain: u32, _kind: DomainKind) -> Option<AddressSpaceRoot> {
+        None
+    }
 }
 
 /// Which hypervisor, on which machine.

@@ -52,7 +52,7 @@ fn corrupt(shape: Shape) {
         tasks: 5,
         groups: 4,
         mappings: 2 * linux.areas.len(),
-        functions: 19,
+        functions: 11,
         ..clean.clone()
     };
     assert_eq!(clean, expected);

@@ -12,7 +12,6 @@ mod doctor;
 mod domains;
 mod idle;
 mod perf;
-mod processes;
 mod records;
 mod ring;
 mod session;

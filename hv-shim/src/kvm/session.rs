@@ -18,7 +18,6 @@ use super::{
     cpus,
     idle::IdleCode,
     perf::{self, Counter, Pace, PerfEvent, Scope, Setting},
-    processes,
     records::{self, PerfRecord},
     ring::Ring,
     vcpus::Vcpus,
@@ -27,6 +26,7 @@ use crate::{
     MappedFile, PmuTrust, ProcessKey, ProcessState, Record, Request, SampleBy, Sampling, ShimError, Stopped,
     Watermark, clock,
     events::{Counted, Modes},
+    own_processes,
 };
 
 /// The kernel's limit on rates, which it lowers by itself where samples take long.
@@ -434,21 +434,21 @@ impl Sampling for Session {
 
     fn process(&self, domain: u32, key: ProcessKey) -> Option<ProcessState> {
         match key {
-            ProcessKey::Pid(pid) if domain == HOST => processes::state(pid),
+            ProcessKey::Pid(pid) if domain == HOST => own_processes::state(pid),
             _ => None,
         }
     }
 
     fn container(&self, pid: u32) -> Option<String> {
-        processes::container(pid)
+        own_processes::container(pid)
     }
 
     fn open(&self, pid: u32, file: &MappedFile) -> Option<File> {
-        processes::open(pid, file)
+        own_processes::open(pid, file)
     }
 
     fn generated_symbols(&self, pid: u32) -> Option<Vec<u8>> {
-        processes::generated_symbols(pid)
+        own_processes::generated_symbols(pid)
     }
 
     fn quiesce(&mut self) -> Result<(), ShimError> {

@@ -74,10 +74,20 @@ impl VcpuQueries {
 
     /// Its registers, for which it is paused. The vCPU that asks can't be read (EINVAL).
     pub(super) fn context(&mut self, domain: u16, vcpu: u32, is_hvm: bool) -> io::Result<VcpuContext> {
+        self.read_context(domain, vcpu)?;
+        Ok(VcpuContext::decode(self.context.bytes(), is_hvm))
+    }
+
+    fn read_context(&mut self, domain: u16, vcpu: u32) -> io::Result<()> {
         let address = self.context.address();
         self.op.put_u64(UNION + 8, address);
-        self.ask(GETVCPUCONTEXT, domain, vcpu)?;
-        Ok(VcpuContext::decode(self.context.bytes(), is_hvm))
+        self.ask(GETVCPUCONTEXT, domain, vcpu)
+    }
+
+    /// The page tables that its kernel has, in kernel mode if those are others. It is paused for the question.
+    pub(super) fn kernel_root(&mut self, domain: u16, vcpu: u32) -> io::Result<u64> {
+        self.read_context(domain, vcpu)?;
+        Ok(VcpuContext::control(self.context.bytes(), 3))
     }
 
     fn ask(&mut self, command: u32, domain: u16, vcpu: u32) -> io::Result<()> {
@@ -99,8 +109,8 @@ impl VcpuContext {
     fn decode(bytes: &[u8], is_hvm: bool) -> Self {
         /// `VGCF_in_kernel`: a PV guest's kernel runs in ring 3 like its programs.
         const IN_KERNEL: u64 = 1 << 2;
-        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let control = |register: usize| word(Self::CTRLREG + 8 * register);
+        let word = |at| word(bytes, at);
+        let control = |register| Self::control(bytes, register);
         let is_user = match is_hvm {
             true => word(Self::CS) & 3 == 3,
             false => word(Self::FLAGS) & IN_KERNEL == 0,
@@ -109,6 +119,15 @@ impl VcpuContext {
         let user_root = Some(control(1)).filter(|&root| is_user && !is_hvm && root != 0);
         Self { instruction_pointer: word(Self::RIP), is_user, root: user_root.unwrap_or_else(|| control(3)) }
     }
+
+    /// A control register.
+    fn control(bytes: &[u8], register: usize) -> u64 {
+        word(bytes, Self::CTRLREG + 8 * register)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]

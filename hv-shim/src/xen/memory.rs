@@ -6,15 +6,17 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    fs,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
 
 use abi::PAGE_SIZE;
 use guest::{Frames, GuestMemory, GuestPhysical, Missing};
-use profile::DomainKind;
+use profile::{AddressSpaceRoot, DomainKind};
 
 use super::{
+    domctl::VcpuQueries,
     hypercalls::Hypercalls,
     privcmd::{Access, Mapping},
 };
@@ -22,6 +24,16 @@ use crate::Memories;
 
 /// Pages that stay mapped at the most: 64 MiB.
 const MOST_PAGES: usize = 16 << 10;
+
+/// Whoever asks (xen/xen.h).
+const DOMID_SELF: u16 = 0x7ff0;
+
+/// How the domain that this runs in is virtualized: `PV` or `PVH`. Only the former may map its own pages by their frames.
+const OWN_TYPE: &str = "/sys/hypervisor/guest_type";
+
+fn is_pv() -> bool {
+    fs::read_to_string(OWN_TYPE).is_ok_and(|kind| kind.trim() == "PV")
+}
 
 /// The memory of all domains of a running Xen.
 pub(super) struct XenMemories(pub(super) Arc<Hypercalls>);
@@ -31,11 +43,23 @@ impl Memories for XenMemories {
         let frames = match kind {
             DomainKind::Pv => Frames::Machine,
             DomainKind::Pvh | DomainKind::Hvm => Frames::Guest,
-            // dom0 can't map its own pages as somebody else's.
+            DomainKind::Dom0 if is_pv() => Frames::Machine,
             _ => return None,
         };
-        let domain = u16::try_from(domain).ok()?;
+        // Nobody may map his own pages as somebody else's.
+        let domain = if kind == DomainKind::Dom0 { DOMID_SELF } else { u16::try_from(domain).ok()? };
         Some(Box::new(ForeignMemory { xen: self.0.clone(), domain, frames, pages: RefCell::default() }))
+    }
+
+    /// Those of its first vCPU, which is paused for a moment.
+    fn root(&self, domain: u32, kind: DomainKind) -> Option<AddressSpaceRoot> {
+        // The vCPU that asks can't be asked about, and dom0 may have only that.
+        if kind == DomainKind::Dom0 {
+            return None;
+        }
+        let mut queries = VcpuQueries::new(self.0.clone()).ok()?;
+        let root = queries.kernel_root(u16::try_from(domain).ok()?, 0).ok()?;
+        (root != 0).then_some(AddressSpaceRoot(root))
     }
 }
 
@@ -54,13 +78,16 @@ struct Page {
 }
 
 impl ForeignMemory {
-    /// Maps what of some frames, which follow each other, is not mapped yet: together if that works, else one by one.
-    fn map(&self, frames: std::ops::RangeInclusive<u64>) {
+    /// Maps what of some frames is not mapped yet: together if that works, else one by one.
+    fn map(&self, frames: &[u64]) {
         let mut pages = self.pages.borrow_mut();
         if pages.len() > MOST_PAGES {
             pages.clear();
         }
-        let unmapped: Vec<u64> = frames.filter(|frame| !pages.contains_key(frame)).collect();
+        let mut unmapped: Vec<u64> =
+            frames.iter().copied().filter(|frame| !pages.contains_key(frame)).collect();
+        unmapped.sort_unstable();
+        unmapped.dedup();
         let map = |frames: &[u64]| self.xen.privcmd.map(self.domain, frames, Access::ReadOnly).map(Rc::new);
         match map(&unmapped) {
             _ if unmapped.is_empty() => {}
@@ -90,7 +117,7 @@ impl GuestMemory for ForeignMemory {
         if frame_of(last) - frame_of(address.0) >= MOST_PAGES as u64 {
             return Err(missing);
         }
-        self.map(frame_of(address.0)..=frame_of(last));
+        self.map(&(frame_of(address.0)..=frame_of(last)).collect::<Vec<_>>());
         let pages = self.pages.borrow();
         let mut place = address.0;
         let mut rest = bytes;
@@ -103,6 +130,12 @@ impl GuestMemory for ForeignMemory {
             rest = after;
         }
         Ok(())
+    }
+
+    fn announce(&self, pages: &[GuestPhysical]) {
+        let frames: Vec<u64> = pages.iter().map(|page| page.0 / PAGE_SIZE as u64).collect();
+        // All at once: a mapping costs more than what it maps.
+        self.map(&frames);
     }
 
     fn frames(&self) -> Frames {

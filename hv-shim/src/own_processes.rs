@@ -1,4 +1,4 @@
-//! Processes of the host, as `/proc` shows them now (proc(5)).
+//! Processes of the system that this program runs on, dom0 or the host, as `/proc` shows them now (proc(5)).
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,7 +12,7 @@ use crate::{MappedFile, Mapping, ProcessState};
 const MAX_GENERATED: u64 = 32 << 20;
 
 /// What can be seen of a process; none if it is no more.
-pub(super) fn state(pid: u32) -> Option<ProcessState> {
+pub fn state(pid: u32) -> Option<ProcessState> {
     if pid == 0 {
         // The idle task has no folder.
         return Some(ProcessState { name: Some("swapper".into()), ..ProcessState::default() });
@@ -26,7 +26,7 @@ pub(super) fn state(pid: u32) -> Option<ProcessState> {
 }
 
 /// The control group that a process is in.
-pub(super) fn container(pid: u32) -> Option<String> {
+pub fn container(pid: u32) -> Option<String> {
     let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
     group(&String::from_utf8_lossy(&text))
 }
@@ -67,7 +67,7 @@ fn mapping(line: &str) -> Option<Mapping> {
 
 /// The file that a process has mapped: by the process's own root, which may be a container's, and by ours where the
 /// process is no more. Only if it is still the same file.
-pub(super) fn open(pid: u32, file: &MappedFile) -> Option<File> {
+pub fn open(pid: u32, file: &MappedFile) -> Option<File> {
     if file.inode == 0 || !file.path.starts_with('/') {
         return None;
     }
@@ -82,7 +82,7 @@ pub(super) fn open(pid: u32, file: &MappedFile) -> Option<File> {
 
 /// What a process writes of the code that it generates: `/tmp/perf-PID.map`, in its own file system and by the
 /// number that it knows itself by. Taken only from a file that belongs to the process's user, as `perf` does.
-pub(super) fn generated_symbols(pid: u32) -> Option<Vec<u8>> {
+pub fn generated_symbols(pid: u32) -> Option<Vec<u8>> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     let own: u32 = numbers.split_ascii_whitespace().next_back()?.parse().ok()?;
