@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod books;
+mod breakdown;
 mod call_tree;
 pub mod compare;
 mod counted;
@@ -23,6 +24,7 @@ mod stacks;
 mod visible;
 
 pub use aggregate::Aggregate;
+pub use breakdown::{Key, Part};
 pub use call_tree::{CallTree, Node};
 pub use counted::Counted;
 pub use functions::{Function, frames_with_modes, name as frame_name};

@@ -1,5 +1,6 @@
 //! `xenoscope report`: a recording as text or JSON.
 
+mod breakdown;
 mod call_tree;
 pub(crate) mod table;
 mod text;
@@ -10,7 +11,7 @@ use std::{
     process::ExitCode,
 };
 
-use analysis::{Aggregate, Report, Visible};
+use analysis::{Aggregate, Key, Report, Visible};
 use anyhow::Context;
 use profile::{EventId, recording::Recording};
 
@@ -24,6 +25,8 @@ Examples:
   xenoscope report --domain web --limit 50     more of one domain
   xenoscope report --call-tree --domain web    what calls what in it
   xenoscope report --callers copy_page_to_iter who calls a function, and how much of it is whose
+  xenoscope report --sort domain,process,function
+                                               what each domain's processes were at
   xenoscope report --json | jq '.events[0].domains[] | {name, share}'")]
 pub(crate) struct Args {
     /// The recording
@@ -50,7 +53,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PERCENT", default_value_t = 0.5)]
     min_percent: f64,
 
-    /// How many functions the text shows
+    /// Break the time down by these, one within the other: domain, process, comm, container, mode, module, function
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',', conflicts_with_all = ["call_tree", "callers"])]
+    sort: Vec<Key>,
+
+    /// How many functions the text shows; with --sort, how many rows of each part
     #[arg(long, value_name = "N", default_value_t = LIMIT)]
     limit: usize,
 }
@@ -67,7 +74,23 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             event.domains = vec![event.domains.swap_remove(row)];
         }
     }
+    if !args.sort.is_empty() {
+        return finish(print_breakdown(&aggregate, &report, &args));
+    }
     finish(print(&report, args.json, args.domain.is_some(), args.limit))
+}
+
+fn print_breakdown(aggregate: &Aggregate, report: &Report, args: &Args) -> io::Result<()> {
+    let mut out = BufWriter::new(anstream::stdout().lock());
+    // What is left of the events' domains is the one that was asked for.
+    let domains = report.events.first().map_or(&[][..], |event| &event.domains);
+    let domain = args.domain.as_ref().and_then(|_| Some(domains.first()?.name.as_str()));
+    if args.json {
+        writeln!(out, "{}", breakdown::json(aggregate, report, &args.sort, domain))?;
+    } else {
+        breakdown::write(&mut out, (aggregate, report), &args.sort, domain, args.limit)?;
+    }
+    out.flush()
 }
 
 /// The exit code of what was printed.
