@@ -74,8 +74,8 @@ impl Images {
         Ok(Self { named: all.collect::<anyhow::Result<_>>()?, own_kernel: own_kernel(hypervisor) })
     }
 
-    /// Gives a symbolizer what there is for a domain.
-    pub(crate) fn give(&self, domain: &Domain, symbolizer: &mut Symbolizer) -> anyhow::Result<()> {
+    /// Gives a symbolizer what there is for a domain. Returns whether the user named its kernel.
+    pub(crate) fn give(&self, domain: &Domain, symbolizer: &mut Symbolizer) -> anyhow::Result<bool> {
         let number = domain.number.to_string();
         let mut has_kernel = false;
         for image in self.named.iter().filter(|image| image.domain == domain.name || image.domain == number) {
@@ -98,7 +98,7 @@ impl Images {
                 .map_err(|why| anyhow!("the kernel of {name} goes without names: {why}"))?;
             symbolizer.set_kernel(domain.id, KERNEL, kernel.clone());
         }
-        Ok(())
+        Ok(has_kernel)
     }
 
     /// The domains that were named and never seen.

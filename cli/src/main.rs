@@ -24,15 +24,24 @@ mod redact;
 mod report;
 mod runs;
 mod sampling;
+mod symbols;
 mod top;
 mod unload;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
 /// The file that a recording goes to, and is read from, unless the user says otherwise.
 const DEFAULT_RECORDING: &str = "xenoscope.xsr";
+
+/// The command that this program starts itself with to have a guest's memory parsed.
+const GUEST_PROCESS: &str = "look-into-guest";
+
+/// What starts that: this program, whatever has become of its file meanwhile.
+fn guest_process() -> Vec<OsString> {
+    ["/proc/self/exe", GUEST_PROCESS].map(OsString::from).into()
+}
 
 /// Profiles the whole virtualization host: hypervisor, dom0, guest kernels and guest processes.
 #[derive(Debug, Parser)]
@@ -60,10 +69,14 @@ enum Command {
     Redact(redact::Args),
     Flamegraph(flamegraph::Args),
     Domains(domains::Args),
+    Symbols(symbols::Args),
     List(list::Args),
     Doctor(doctor::Args),
     Quiet(quiet::Args),
     Unload(unload::Args),
+    /// Look into a guest for the recorder that started this
+    #[command(name = GUEST_PROCESS, hide = true)]
+    LookIntoGuest,
 }
 
 fn main() -> ExitCode {
@@ -84,10 +97,12 @@ fn main() -> ExitCode {
         Command::Redact(args) => redact::run(args),
         Command::Flamegraph(args) => flamegraph::run(args),
         Command::Domains(args) => domains::run(args),
+        Command::Symbols(args) => symbols::run(args),
         Command::List(args) => list::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Quiet(args) => quiet::run(args),
         Command::Unload(args) => unload::run(args),
+        Command::LookIntoGuest => collector::serve().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xenoscope: error: {error:#}");

@@ -226,7 +226,7 @@ impl Progress for Session {
         self.bar.tick();
     }
 
-    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<(), String> {
+    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<bool, String> {
         self.images.give(domain, symbolizer).map_err(|error| format!("{error:#}"))
     }
 }

@@ -1,11 +1,17 @@
 //! What is sampled and how: the options of every command that samples.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, env, fs, path::PathBuf, sync::Arc, time::Duration};
 
-use collector::{Filter, Options};
+use anyhow::Context;
+use collector::{Filter, Looking, Options};
 use hv_shim::{CallGraph, Hypervisor, PmuTrust, Request, SampleBy, events::EventSpec};
 
-use crate::images::{GuestImage, Images};
+use symbolizer::{SymbolFiles, SymbolStore};
+
+use crate::{
+    guest_process,
+    images::{GuestImage, Images},
+};
 
 /// How much of a recording a killed collector may take along.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -68,6 +74,16 @@ pub(crate) struct Sampling {
     #[arg(long = "guest-exe", value_name = "NAME=FILE[@0xBASE]")]
     executables: Vec<GuestImage>,
 
+    /// Where symbols are that a domain does not have in memory: a folder that stands for its root file system, such as
+    /// a mounted disk or an unpacked image. Only files of the build that runs are used
+    #[arg(long, value_name = "NAME=DIR", value_parser = folder)]
+    symfs: Vec<(String, PathBuf)>,
+
+    /// Ask the servers in DEBUGINFOD_URLS for symbols that are nowhere else: they are told which builds of programs the
+    /// guests run
+    #[arg(long, conflicts_with = "leave_guests")]
+    debuginfod: bool,
+
     /// Do not read guests' memory: their code goes without names, but for those of files given here
     #[arg(long)]
     leave_guests: bool,
@@ -99,6 +115,15 @@ enum Trust {
     Assume,
     /// Never: the timer samples
     Never,
+}
+
+fn folder(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((domain, folder)) if !domain.is_empty() && !folder.is_empty() => {
+            Ok((domain.to_owned(), folder.into()))
+        }
+        _ => Err("not of the form NAME=DIR".into()),
+    }
 }
 
 fn percentage(text: &str) -> Result<f64, String> {
@@ -134,6 +159,22 @@ impl Sampling {
     /// The symbols that the user named files for.
     pub(crate) fn images(&self, hypervisor: &dyn Hypervisor) -> anyhow::Result<Images> {
         Images::load(&self.kernels, &self.executables, hypervisor)
+    }
+
+    /// Where symbols are looked for that are not in memory.
+    fn symbol_files(&self) -> anyhow::Result<SymbolFiles> {
+        let mut files = SymbolFiles::new(SymbolStore::of_user());
+        for (domain, folder) in &self.symfs {
+            files.add_folder(domain, folder).with_context(|| folder.display().to_string())?;
+        }
+        if self.debuginfod {
+            let urls = env::var("DEBUGINFOD_URLS").context(
+                "--debuginfod asks the servers in DEBUGINFOD_URLS, which is not set \
+                 (Debian's is https://debuginfod.debian.net)",
+            )?;
+            files.add_servers(&urls);
+        }
+        Ok(files)
     }
 
     /// What the collector is told; of a command's recording, the command.
@@ -181,7 +222,10 @@ impl Sampling {
                 may_narrow,
             },
             flush_every: FLUSH_EVERY,
-            look_into_guests: !self.leave_guests,
+            look_into_guests: match self.leave_guests {
+                true => None,
+                false => Some(Looking { command: guest_process(), files: Arc::new(self.symbol_files()?) }),
+            },
             filter: if all { Filter::All } else { Filter::Named(self.domains.iter().cloned().collect()) },
             tool: concat!("xenoscope ", env!("CARGO_PKG_VERSION")).into(),
             kernel: kernel_file("osrelease").trim().to_owned(),

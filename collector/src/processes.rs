@@ -8,8 +8,11 @@ use hv_shim::{Change, MappedFile, Mapping, ProcessKey, ProcessState, Sampling};
 use profile::{AddressSpaceRoot, DomainId, Process, ProcessId, Time, recording::Writer};
 use symbolizer::{ImageId, SymbolTable, Symbolizer, load_linked};
 
-use crate::callers::Images;
-use crate::guests::{GuestMapping, GuestProcess, Image};
+use crate::{
+    callers::Images,
+    confined::messages::FoundTask,
+    guests::{GuestMapping, GuestProcess, Image},
+};
 
 /// For how long the dead are remembered: their last samples may still be on their way.
 const MOURNING_NS: u64 = 2_000_000_000;
@@ -184,7 +187,8 @@ impl Processes {
         symbolizer: &mut Symbolizer,
         writer: &mut Writer<W>,
     ) -> Option<ProcessId> {
-        let GuestProcess { pid, start_time, name, container, mappings, images } = found;
+        let GuestProcess { task, mappings, images } = found;
+        let FoundTask { pid, start_time, name, container } = task;
         for image in images {
             let id = self.files.guest_image(domain, image.key, symbolizer);
             self.images.set(id, image.frames);
@@ -326,7 +330,7 @@ impl Files {
         key: (String, Image),
         symbolizer: &mut Symbolizer,
     ) -> ImageId {
-        let is_memory = key.1 == Image::Memory;
+        let is_memory = key.1.is_memory();
         *self.of_guests.entry((domain, key)).or_insert_with_key(|(_, (path, _))| match is_memory {
             true => symbolizer.add_memory(short_name(path)),
             false => symbolizer.add_image(short_name(path)),

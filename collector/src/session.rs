@@ -1,7 +1,7 @@
 //! One recording from its first to its last sample.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     io::{self, Write},
     thread,
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use crate::{
     books::{self, Books, Sequences},
     callers::{Callers, Link, Mapped},
     domains::{Domains, Filter},
-    guests::{Answer, Guests},
+    guests::{Answer, Guests, Looking},
     merge::{Merger, Timed},
     naming::Namer,
     processes::{Processes, Whose},
@@ -43,8 +43,8 @@ pub struct Options {
     pub filter: Filter,
     /// How much of a recording a killed collector may take along, and its reader has to wait for.
     pub flush_every: Duration,
-    /// Whether names are looked for in guests' memory.
-    pub look_into_guests: bool,
+    /// How names are looked for in guests' memory; none leaves guests alone.
+    pub look_into_guests: Option<Looking>,
     /// The program and its version, for the recording's header.
     pub tool: String,
     /// The kernel's release and the host's name, for the same.
@@ -73,8 +73,9 @@ pub trait Progress {
         Vec::new()
     }
 
-    /// A domain appeared, or goes by another name: adds what symbols there are for it.
-    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<(), String>;
+    /// A domain appeared, or goes by another name: adds what symbols there are for it. Returns whether the user named its
+    /// kernel: that holds, whatever is found in its memory.
+    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<bool, String>;
 }
 
 /// Where a recording goes.
@@ -157,7 +158,8 @@ pub fn record<W: Sink>(
         wants_callers: options.request.call_graph != CallGraph::Off,
         domains: Domains::new(options.filter.clone()),
         processes: Processes::default(),
-        guests: Guests::new(hypervisor.memories().filter(|_| options.look_into_guests)),
+        guests: Guests::new(hypervisor.memories(), options.look_into_guests.as_ref()),
+        named_by_user: HashSet::new(),
         ready: VecDeque::new(),
         sequences: Sequences::default(),
         writer: Writer::new(sink, &header)?,
@@ -254,6 +256,13 @@ const KERNEL: &str = "vmlinux";
 /// The number of the one domain whose processes tell of themselves: the Linux host.
 const HOST: u32 = 0;
 
+fn code_address(taken: &Taken) -> CodeAddress {
+    CodeAddress::InstructionPointer(taken.instruction_pointer)
+}
+
+/// Samples that wait for names at the most, those behind the first of them included.
+const MOST_WAITING: usize = 100_000;
+
 struct Session<'a, W: Sink> {
     hypervisor: &'a mut dyn Hypervisor,
     sampling: Box<dyn Sampling>,
@@ -264,6 +273,8 @@ struct Session<'a, W: Sink> {
     domains: Domains,
     processes: Processes,
     guests: Guests,
+    /// The domains whose kernels the user named.
+    named_by_user: HashSet<DomainId>,
     /// Complete, in order, and not written yet: the first of them waits for its names.
     ready: VecDeque<Pending>,
     namer: Namer,
@@ -395,8 +406,13 @@ impl<W: Sink> Session<'_, W> {
             self.namer.forget(id);
             self.namer.symbolizer.forget(id);
             let domain = self.domains.domain(id).clone();
-            if let Err(text) = progress.symbols(&domain, &mut self.namer.symbolizer) {
-                self.note(text);
+            match progress.symbols(&domain, &mut self.namer.symbolizer) {
+                Ok(true) => drop(self.named_by_user.insert(id)),
+                Ok(false) => {}
+                Err(text) => self.note(text),
+            }
+            if self.domains.is_wanted(Some(id)) {
+                self.guests.attach(&domain);
             }
         }
     }
@@ -425,10 +441,12 @@ impl<W: Sink> Session<'_, W> {
             if let Record::Sample(taken) = &pending.record
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
                 && self.domains.is_wanted(Some(id))
+                && self.ready.len() < MOST_WAITING
                 && self.guests.is_awaited(
                     self.domains.domain(id),
                     self.namer.symbolizer.has_kernel(id),
                     taken,
+                    || self.namer.is_unnamed(Space::Kernel(id), code_address(taken)),
                 )
             {
                 return self.ready.push_front(pending);
@@ -441,16 +459,24 @@ impl<W: Sink> Session<'_, W> {
     fn take_answers(&mut self) {
         while let Some(answer) = self.guests.next_answer() {
             match answer {
-                Answer::Kernel { domain, result: Ok(names) } => {
+                Answer::Kernel { result: Ok(None), .. } | Answer::Process { process: None, .. } => {}
+                Answer::Kernel { domain, result: Ok(Some(names)) } => {
+                    let names = *names;
                     let name = &self.domains.domain(domain).name;
                     let note =
                         names.no_processes.map(|why| format!("the processes of {name} can't be told: {why}"));
                     if let Some(code) = names.code {
                         self.callers.set_kernel(domain, code);
                     }
-                    // What the user named holds.
-                    if !self.namer.symbolizer.has_kernel(domain) {
-                        self.namer.symbolizer.set_kernel(domain, KERNEL, names.symbols);
+                    if names.symbols.is_some() {
+                        self.processes.forget(domain, &mut self.namer.symbolizer);
+                    }
+                    if !self.named_by_user.contains(&domain) {
+                        let symbolizer = &mut self.namer.symbolizer;
+                        if let Some(symbols) = names.symbols {
+                            symbolizer.set_kernel(domain, KERNEL, symbols);
+                        }
+                        symbolizer.set_loaded(domain, names.loaded);
                         self.namer.forget(domain);
                     }
                     self.note_once(note);
@@ -465,7 +491,6 @@ impl<W: Sink> Session<'_, W> {
                     let moved = self.processes.guest_process(domain, root, process, now, symbolizer, writer);
                     self.namer.forget_processes(moved.as_slice());
                 }
-                Answer::Process { process: None, .. } => {}
             }
         }
     }
@@ -531,7 +556,7 @@ impl<W: Sink> Session<'_, W> {
 
     /// Where a sample was taken and what called that, innermost first.
     fn links(&mut self, taken: &Taken, space: Space, process: Option<ProcessId>) -> Vec<Link> {
-        let innermost = Link::Code(space, CodeAddress::InstructionPointer(taken.instruction_pointer));
+        let innermost = Link::Code(space, code_address(taken));
         let mut spaces = Vec::new();
         for captured in &taken.stretches {
             spaces.push(match captured.owner {

@@ -4,8 +4,9 @@
 //! as files that a user named; then addresses, each with the space whose code it is. Goes out: [`Resolved`], the
 //! symbol, the module and the offset of an address, or none of them where nothing claims it.
 //!
-//! [`SymbolTable`] answers for one image, [`Symbolizer`] knows whose images they are. Only [`load`] does input and
-//! output; everything below it takes bytes, is bounded and returns a [`ParseError`] for whatever is wrong with them.
+//! [`SymbolTable`] answers for one image, [`Symbolizer`] knows whose images they are. Only [`load`] and
+//! [`SymbolFiles`] do input and output; everything below takes bytes, is bounded and returns a [`ParseError`] for
+//! whatever is wrong with them.
 //!
 //! ```
 //! use profile::{CodeAddress, DomainId, Space};
@@ -29,6 +30,7 @@
 mod demangle;
 mod elf;
 mod error;
+mod files;
 mod image;
 mod kallsyms;
 mod listing;
@@ -42,8 +44,9 @@ mod xen;
 pub use demangle::demangle;
 pub use elf::{Linked, LinkedFunction};
 pub use error::{ParseError, SymbolizerError};
+pub use files::{SymbolFiles, SymbolStore};
 pub use image::{Executable, Image};
-pub use load::{ImageFile, load, load_linked};
+pub use load::{ImageFile, build_id, load, load_linked};
 pub use mapped::{ImageId, Place};
 pub use symbolizer::{Resolved, Symbolizer};
 pub use table::{Symbol, SymbolTable};

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use object::ReadCache;
+use object::{LittleEndian, Object, ReadCache, read::elf::ElfFile64};
 
 use crate::{Image, Linked, ParseError, SymbolizerError, elf};
 
@@ -58,6 +58,13 @@ pub fn load(image: &ImageFile) -> Result<Image, SymbolizerError> {
 /// Reads the ELF file that a process has mapped, at the addresses that it was linked to.
 pub fn load_linked(file: File) -> Result<Linked, ParseError> {
     Linked::parse(&ReadCache::new(file))
+}
+
+/// The build id of an ELF file: none inside where it has none, none at all where it is no such file.
+pub fn build_id(file: &File) -> Option<Option<Vec<u8>>> {
+    let cache = ReadCache::new(file);
+    let elf = ElfFile64::<LittleEndian, _>::parse(&cache).ok()?;
+    Some(elf.build_id().ok().flatten().map(<[u8]>::to_vec))
 }
 
 fn read(image: &ImageFile) -> io::Result<Result<Image, ParseError>> {

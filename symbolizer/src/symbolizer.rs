@@ -22,6 +22,8 @@ pub struct Symbolizer {
 #[derive(Debug, Default)]
 struct DomainImages {
     kernel: Option<Kernel>,
+    /// What the kernel has loaded, where that is known apart.
+    loaded: Option<SymbolTable>,
     executables: Vec<Executable>,
 }
 
@@ -57,6 +59,12 @@ impl Symbolizer {
     /// under `name`.
     pub fn set_kernel(&mut self, domain: DomainId, name: impl Into<String>, symbols: SymbolTable) {
         self.domains.entry(domain).or_default().kernel = Some(Kernel { name: name.into(), symbols });
+    }
+
+    /// Names the modules that a domain's kernel has loaded, and code that it generated, beside what [`Self::set_kernel`]
+    /// names.
+    pub fn set_loaded(&mut self, domain: DomainId, symbols: Option<SymbolTable>) {
+        self.domains.entry(domain).or_default().loaded = symbols;
     }
 
     /// Whether a domain's kernel has names.
@@ -138,11 +146,15 @@ impl Symbolizer {
             Space::Hypervisor => {
                 self.hypervisor.as_ref().map(|symbols| resolve_in(HYPERVISOR, symbols, address))
             }
-            Space::Kernel(domain) => self
-                .domains
-                .get(&domain)
-                .and_then(|images| images.kernel.as_ref())
-                .map(|kernel| resolve_in(&kernel.name, &kernel.symbols, address)),
+            Space::Kernel(domain) => self.domains.get(&domain).and_then(|images| {
+                let kernel = images.kernel.as_ref();
+                let own = kernel.map(|kernel| resolve_in(&kernel.name, &kernel.symbols, address));
+                if own.as_ref().is_some_and(|resolved| resolved.symbol.is_some()) {
+                    return own;
+                }
+                let loaded = images.loaded.as_ref().filter(|loaded| loaded.lookup(inside).is_some());
+                loaded.map(|loaded| resolve_in("", loaded, address)).or(own)
+            }),
             Space::User(domain, process) => {
                 let mapped = self.mapped.resolve(process, address);
                 if mapped.as_ref().is_some_and(|resolved| resolved.symbol.is_some()) {

@@ -49,7 +49,7 @@ impl Progress for Session {
 
     fn so_far(&mut self, _samples: u64, _lost: u64, _elapsed: Duration) {}
 
-    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<(), String> {
+    fn symbols(&mut self, domain: &Domain, symbolizer: &mut Symbolizer) -> Result<bool, String> {
         self.images.give(domain, symbolizer).map_err(|error| format!("{error:#}"))
     }
 }

@@ -1,30 +1,37 @@
-//! The thread that looks into a guest: questions in, names out.
+//! The thread that has a guest looked into: questions in, names out.
 //!
-//! All that it reads is a guest's own word. A look is bounded in work, memory and time, so that a guest can spoil its own
-//! names and hold up others' for that long at most.
+//! What a guest has in memory is parsed by a process that can do nothing else ([`Process`]). Here its answers, which are
+//! untrusted, become tables of symbols; and where the guest is dom0, in which this runs, they only say which process it
+//! is: what that has mapped is told by dom0's own kernel.
 
 use std::{
     collections::HashSet,
+    ffi::OsString,
+    fs::File,
+    io,
     ops::Range,
+    os::unix::{fs::FileExt, process::ExitStatusExt},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use guest::{
-    Content, Elf, FileBytes, FileId, FrameTables, Frames, FunctionList, FunctionSource, GuestMemory,
-    GuestPhysical, Kernel, Limits, Look, Missing, Tasks,
-};
-use hv_shim::Memories;
+use guest::{FrameTables, GuestMemory, GuestPhysical, Missing, Part};
+use hv_shim::{Memories, own_processes};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind};
-use symbolizer::{Linked, LinkedFunction, SymbolTable};
+use symbolizer::{Linked, LinkedFunction, SymbolFiles, SymbolTable};
 use unwind::{KernelCode, OrcTable};
 
-/// A look's real time; the guest that takes all of it forges something.
-const LONGEST_LOOK: Duration = Duration::from_secs(30);
+use super::process::Process;
+use crate::confined::messages::{
+    About, Answer as Told, FoundFrames, FoundImage, FoundImageId, FoundKernel, FoundMapping, FoundOrc,
+    FoundProcess, FoundTask, Lack, Resident,
+};
+
+/// A guest whose process died so often is left alone.
+const MOST_DEATHS: u32 = 3;
 
 pub(super) enum Question {
     /// Which kernel runs under these page tables?
@@ -34,21 +41,18 @@ pub(super) enum Question {
 }
 
 pub(crate) enum Answer {
-    Kernel {
-        domain: DomainId,
-        result: Result<KernelNames, String>,
-    },
+    /// None where it is the kernel that was told of, with the same modules.
+    Kernel { domain: DomainId, result: Result<Option<Box<KernelNames>>, String> },
     /// None where no process of the kernel has these page tables now.
-    Process {
-        domain: DomainId,
-        root: AddressSpaceRoot,
-        process: Option<GuestProcess>,
-    },
+    Process { domain: DomainId, root: AddressSpaceRoot, process: Option<GuestProcess> },
 }
 
 /// A guest's kernel, by its own symbols.
 pub(crate) struct KernelNames {
-    pub(crate) symbols: SymbolTable,
+    /// Its own; none if they are known.
+    pub(crate) symbols: Option<SymbolTable>,
+    /// Those of its modules and of the code that it generated.
+    pub(crate) loaded: Option<SymbolTable>,
     /// How callers are found in its code; none where that can't be read.
     pub(crate) code: Option<KernelCode>,
     /// Why its processes can't be told, if they can't.
@@ -57,11 +61,7 @@ pub(crate) struct KernelNames {
 
 /// A process of a guest. All texts are the guest's.
 pub(crate) struct GuestProcess {
-    pub(crate) pid: u32,
-    /// When it was started: tells it from others of its number.
-    pub(crate) start_time: u64,
-    pub(crate) name: String,
-    pub(crate) container: Option<String>,
+    pub(crate) task: FoundTask,
     pub(crate) mappings: Vec<GuestMapping>,
     /// What is mapped and was not in an earlier answer about this guest.
     pub(crate) images: Vec<GuestImage>,
@@ -79,11 +79,19 @@ pub(crate) struct GuestMapping {
 /// What has the code.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Image {
-    File(FileId),
-    /// The kernel's own library.
-    Vdso,
-    /// Memory with no file behind it.
-    Memory,
+    /// As the guest's memory has it.
+    Guest(FoundImageId),
+    /// A file of dom0's, by its device and its number there.
+    OwnFile((u32, u32), u64),
+}
+
+impl Image {
+    const MEMORY: Self = Self::Guest(FoundImageId::Memory);
+
+    /// Whether no file is behind it.
+    pub(crate) fn is_memory(self) -> bool {
+        self == Self::MEMORY
+    }
 }
 
 /// An image's content.
@@ -103,27 +111,45 @@ impl GuestMapping {
     }
 }
 
-/// One guest, and what was found out of it.
+/// One guest, and the process that looks into it.
 pub(super) struct Worker {
-    memories: Arc<dyn Memories>,
+    means: Means,
     domain: DomainId,
     number: u32,
     kind: DomainKind,
     gone: Arc<AtomicBool>,
-    kernel: Option<Kernel>,
-    /// Images that were handed out.
+    process: Option<Process>,
+    deaths: u32,
+    /// Files of dom0's that were handed out.
     read: HashSet<(String, Image)>,
+    /// What the guest goes by.
+    names: [String; 2],
+}
+
+/// What is had of the machine and of the user for all guests.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub(super) memories: Arc<dyn Memories>,
+    /// What starts a process that looks into a guest.
+    pub(super) command: Arc<[OsString]>,
+    /// Where symbols are that a guest does not have in memory.
+    pub(super) files: Arc<SymbolFiles>,
 }
 
 impl Worker {
-    pub(super) fn new(memories: Arc<dyn Memories>, domain: &Domain, gone: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(means: Means, domain: &Domain, gone: Arc<AtomicBool>) -> Self {
         let &Domain { id, number, kind, .. } = domain;
-        Self { memories, domain: id, number, kind, gone, kernel: None, read: HashSet::new() }
-    }
-
-    fn memory(&self) -> Option<LivingMemory> {
-        let memory = self.memories.open(self.number, self.kind)?;
-        Some(LivingMemory { memory, gone: self.gone.clone() })
+        Self {
+            means,
+            domain: id,
+            number,
+            kind,
+            gone,
+            process: None,
+            deaths: 0,
+            read: HashSet::new(),
+            names: [domain.name.clone(), number.to_string()],
+        }
     }
 
     /// Answers until nobody asks any more, or listens.
@@ -132,7 +158,11 @@ impl Worker {
         for question in questions {
             let answer = match question {
                 Question::Kernel(root) => Answer::Kernel { domain, result: self.kernel(root) },
-                Question::Process(root) => Answer::Process { domain, root, process: self.process(root) },
+                Question::Process(root) => match self.process(root) {
+                    Ok(process) => Answer::Process { domain, root, process },
+                    // What was known of its kernel is lost.
+                    Err(why) => Answer::Kernel { domain, result: Err(why) },
+                },
             };
             if answers.send(answer).is_err() {
                 return;
@@ -140,146 +170,227 @@ impl Worker {
         }
     }
 
-    fn kernel(&mut self, root: AddressSpaceRoot) -> Result<KernelNames, String> {
-        let memory = self.memory().ok_or("its memory can't be looked into")?;
-        let look = Look::new(&memory, limits());
-        let kernel = Kernel::find(&look, root.0).map_err(|error| error.to_string())?;
-        let names = KernelNames {
-            symbols: symbols(&kernel, &look)?,
-            code: code(&kernel, &look),
-            no_processes: kernel.tasks(&look).err().map(|error| error.to_string()),
-        };
-        self.kernel = Some(kernel);
-        Ok(names)
+    /// Asks about the guest.
+    fn ask(&mut self, about: About) -> Result<Told, String> {
+        let memory = self.means.memories.open(self.number, self.kind);
+        self.ask_in(&*memory.ok_or("its memory can't be looked into")?, about)
     }
 
-    /// A process that can't be read now may be read the next time: it may have changed while it was looked at.
-    fn process(&mut self, root: AddressSpaceRoot) -> Option<GuestProcess> {
-        let kernel = self.kernel.as_ref()?;
-        let memory = self.memory()?;
-        let look = Look::new(&memory, limits());
-        let tasks: Tasks = kernel.tasks(&look).ok()?;
-        let task = tasks.process(root.0)?;
-        let found = kernel.mappings(&look, task).ok()?;
-        let mappings: Vec<GuestMapping> =
-            found.into_iter().filter(|mapping| mapping.executable).map(described).collect();
-        let mut images = Vec::new();
-        for mapping in &mappings {
-            if mapping.image != Image::Memory && self.read.insert(mapping.key()) {
-                let (content, frames) = content(kernel, &look, mapping.image).unwrap_or_default();
-                images.push(GuestImage { key: mapping.key(), content, frames });
-            }
+    /// Asks about what is in a file, which may be a guest's: it is not parsed here either.
+    fn ask_file(&mut self, file: File) -> Result<Option<FoundImage>, String> {
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        match self.ask_in(&FilePages(file), About::File(size))? {
+            Told::File(image) => Ok(image),
+            _ => Err(CONFUSED.to_owned()),
         }
-        Some(GuestProcess {
-            pid: task.tgid,
-            start_time: task.start_time,
-            name: task.comm.clone(),
-            container: kernel.cgroup(&look, task).ok(),
-            mappings,
-            images,
+    }
+
+    /// Asks the process, which is started if there is none.
+    fn ask_in(&mut self, memory: &dyn GuestMemory, about: About) -> Result<Told, String> {
+        if self.deaths == MOST_DEATHS {
+            return Err(format!("{MOST_DEATHS} processes that looked into it died: it is left alone"));
+        }
+        let process = match &mut self.process {
+            Some(process) => process,
+            none => {
+                let started = Process::start(&self.means.command);
+                none.insert(started.map_err(|error| format!("no process to look into it: {error}"))?)
+            }
+        };
+        process.ask(about, memory, &self.gone).map_err(|error| {
+            let ended = self.process.take().map(Process::end);
+            if self.gone.load(Ordering::Relaxed) {
+                return "it is no more".to_owned();
+            }
+            self.deaths += 1;
+            died(&error, ended)
         })
     }
-}
 
-/// A guest's memory until the guest is no more: then all of it is missing.
-struct LivingMemory {
-    memory: Box<dyn GuestMemory>,
-    gone: Arc<AtomicBool>,
-}
-
-impl GuestMemory for LivingMemory {
-    fn read(&self, address: GuestPhysical, bytes: &mut [u8]) -> Result<(), Missing> {
-        if self.gone.load(Ordering::Relaxed) {
-            return Err(Missing(address));
+    fn kernel(&mut self, root: AddressSpaceRoot) -> Result<Option<Box<KernelNames>>, String> {
+        // This system's own kernel lists its symbols.
+        let is_own = self.kind == DomainKind::Dom0;
+        match self.ask(if is_own { About::KnownKernel(root.0) } else { About::Kernel(root.0) })? {
+            Told::Kernel(found) => found.and_then(kernel_names).map(|names| Some(Box::new(names))),
+            Told::SameKernel => Ok(None),
+            _ => Err(CONFUSED.to_owned()),
         }
-        self.memory.read(address, bytes)
     }
 
-    fn frames(&self) -> Frames {
-        self.memory.frames()
+    fn process(&mut self, root: AddressSpaceRoot) -> Result<Option<GuestProcess>, String> {
+        if self.kind == DomainKind::Dom0 {
+            return self.own_process(root);
+        }
+        match self.ask(About::Process(root.0))? {
+            Told::Process(None) => Ok(None),
+            Told::Process(Some(mut found)) => {
+                for (index, image) in &mut found.images {
+                    let path = found.mappings.get(*index as usize).map(|mapping| mapping.path.as_str());
+                    if let (Some(image), Some(path)) = (image, path) {
+                        self.complete(image, path)?;
+                    }
+                }
+                Ok(Some(guest_process(found)))
+            }
+            _ => Err(CONFUSED.to_owned()),
+        }
+    }
+
+    /// Adds to what a guest has of an image in memory what a file of the same build has.
+    fn complete(&mut self, image: &mut FoundImage, path: &str) -> Result<(), String> {
+        let Some(build_id) = image.build_id.clone().filter(|_| image.resident < Resident::All) else {
+            return Ok(());
+        };
+        let (files, names) = (self.means.files.clone(), self.names.clone());
+        for file in files.candidates(&names.each_ref().map(String::as_str), path, &build_id) {
+            let Some(whole) = self.ask_file(file)? else { continue };
+            if whole.build_id.as_deref() == Some(&build_id) && whole.resident > image.resident {
+                image.take_functions(whole);
+            }
+            if image.resident == Resident::All {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, root: AddressSpaceRoot) -> Result<Option<FoundTask>, String> {
+        match self.ask(About::Task(root.0))? {
+            Told::Task(task) => Ok(task),
+            _ => Err(CONFUSED.to_owned()),
+        }
+    }
+
+    /// A process of the system that this runs in.
+    fn own_process(&mut self, root: AddressSpaceRoot) -> Result<Option<GuestProcess>, String> {
+        let Some(task) = self.task(root)? else { return Ok(None) };
+        let Some(state) = own_processes::state(task.pid) else { return Ok(None) };
+        // Between the two it may have executed something else.
+        if self.task(root)?.is_none_or(|now| (now.pid, now.start_time) != (task.pid, task.start_time)) {
+            return Ok(None);
+        }
+        let mut process = GuestProcess { mappings: Vec::new(), images: Vec::new(), task };
+        process.task.container = state.container;
+        for hv_shim::Mapping { addresses, offset, file } in state.mappings {
+            let image = match file.inode {
+                0 => Image::MEMORY,
+                inode => Image::OwnFile(file.device, inode),
+            };
+            let mapping = GuestMapping { addresses, offset, path: file.path.clone(), image };
+            if !image.is_memory() && self.read.insert(mapping.key()) {
+                let image = match own_processes::open(process.task.pid, &file) {
+                    Some(opened) => self.own_image(opened, &file.path)?,
+                    None => None,
+                };
+                process.images.push(GuestImage::new(mapping.key(), image));
+            }
+            process.mappings.push(mapping);
+        }
+        Ok(Some(process))
+    }
+
+    /// A file of the system that this runs in, which may be a container's.
+    fn own_image(&mut self, file: File, path: &str) -> Result<Option<FoundImage>, String> {
+        let Some(mut image) = self.ask_file(file)? else { return Ok(None) };
+        self.complete(&mut image, path)?;
+        Ok(Some(image))
     }
 }
 
-fn limits() -> Limits {
-    Limits { time: Some(LONGEST_LOOK), ..Limits::default() }
+/// A file, page by page, as if it were memory. Behind its end its last page has zeros.
+struct FilePages(File);
+
+impl GuestMemory for FilePages {
+    fn read(&self, address: GuestPhysical, bytes: &mut [u8]) -> Result<(), Missing> {
+        let mut read = 0;
+        while read < bytes.len() {
+            match self.0.read_at(&mut bytes[read..], address.0.saturating_add(read as u64)) {
+                Ok(0) if read > 0 => break,
+                Ok(0) | Err(_) => return Err(Missing(address)),
+                Ok(more) => read += more,
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The symbols of a kernel, its modules and the code that it generated. What can't be read of the latter two is left out.
-fn symbols(kernel: &Kernel, look: &Look<'_>) -> Result<SymbolTable, String> {
-    let modules: Vec<_> = kernel
-        .modules(look)
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|module| Some((kernel.module_symbols(look, &module).ok()?, module.name)))
-        .collect();
-    let generated = kernel.generated_code(look).unwrap_or_default();
-    let own = kernel.symbols().iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name, None));
-    let of_modules = modules.iter().flat_map(|(symbols, module)| {
-        symbols.iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name, Some(module.as_str())))
-    });
-    let generated = generated.iter().map(|code| (code.start.0, 't', code.name.as_str(), Some(code.owner)));
-    let table = SymbolTable::from_rows(own.chain(of_modules).chain(generated));
-    table.map_err(|error| format!("its symbols can't be used: {error}"))
+const CONFUSED: &str = "the process that looks into it said what it was not asked";
+
+/// Why there is no answer.
+fn died(error: &io::Error, ended: Option<io::Result<std::process::ExitStatus>>) -> String {
+    let signal = ended.and_then(|status| status.ok()?.signal());
+    match (error.kind(), signal) {
+        (io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock, _) => {
+            "the process that looked into it took longer than it may, and was ended".to_owned()
+        }
+        (_, Some(libc::SIGSYS)) => {
+            "the process that looked into it tried what it must not, and was ended".to_owned()
+        }
+        (_, Some(signal)) => format!("the process that looked into it died of signal {signal}"),
+        _ => format!("the process that looked into it died: {error}"),
+    }
+}
+
+fn kernel_names(found: FoundKernel) -> Result<KernelNames, String> {
+    let own = || SymbolTable::from_rows(found.symbols.iter());
+    let symbols = (found.is_new && found.symbols.len() > 0).then(own).transpose();
+    // What is loaded may be nothing.
+    let loaded = SymbolTable::from_rows(found.loaded.iter()).ok();
+    let processes = found.lacks.into_iter().find(|(lack, _)| *lack == Lack::Processes);
+    Ok(KernelNames {
+        symbols: symbols.map_err(|error| format!("its symbols can't be used: {error}"))?,
+        loaded,
+        code: code(&found.callers, found.thunks),
+        no_processes: processes.map(|(_, why)| why),
+    })
+}
+
+fn guest_process(found: FoundProcess) -> GuestProcess {
+    let mapping = |FoundMapping { addresses, offset, path, image }| GuestMapping {
+        addresses,
+        offset,
+        path,
+        image: Image::Guest(image),
+    };
+    let mappings: Vec<GuestMapping> = found.mappings.into_iter().map(mapping).collect();
+    let image = |(index, content): (u32, Option<FoundImage>)| {
+        let key = mappings.get(index as usize)?.key();
+        Some(GuestImage::new(key, content))
+    };
+    let images = found.images.into_iter().filter_map(image).collect();
+    GuestProcess { task: found.task, mappings, images }
 }
 
 /// How callers are found in a kernel and its modules.
-fn code(kernel: &Kernel, look: &Look<'_>) -> Option<KernelCode> {
-    let own = kernel.orc(look).ok()?;
-    let tables = [own].into_iter().chain(kernel.orc_of_modules(look).unwrap_or_default());
-    let parsed = tables.filter_map(|table| OrcTable::parse(table.at.0, &table.addresses, &table.entries));
-    Some(KernelCode::new(parsed, kernel.thunks()))
+fn code(tables: &[FoundOrc], thunks: Vec<Range<u64>>) -> Option<KernelCode> {
+    let parsed =
+        tables.iter().filter_map(|table| OrcTable::parse(table.at, &table.addresses, &table.entries));
+    (!tables.is_empty()).then(|| KernelCode::new(parsed, thunks))
 }
 
-fn described(mapping: guest::Mapping) -> GuestMapping {
-    let (offset, path, image) = match mapping.content {
-        Content::File(piece) => (piece.offset, piece.path, Image::File(piece.file)),
-        Content::Special(name) if name == "[vdso]" => (0, name, Image::Vdso),
-        Content::Special(name) => (0, name, Image::Memory),
-        Content::Heap => (0, "[heap]".to_owned(), Image::Memory),
-        Content::Stack => (0, "[stack]".to_owned(), Image::Memory),
-        Content::Anonymous => (0, String::new(), Image::Memory),
-    };
-    GuestMapping { addresses: mapping.range, offset, path, image }
-}
-
-/// The functions of what a process has mapped and the tables of its frames, as far as the guest has the file's pages in
-/// memory.
-fn content(kernel: &Kernel, look: &Look<'_>, image: Image) -> Option<(Option<Linked>, FrameTables)> {
-    match image {
-        Image::Memory => None,
-        Image::Vdso => parsed(&kernel.vdso(look).ok()?[..], look),
-        Image::File(file) => parsed(&kernel.file(look, file).ok()?, look),
+impl GuestImage {
+    fn new(key: (String, Image), found: Option<FoundImage>) -> Self {
+        let Some(mut image) = found else {
+            return Self { key, content: None, frames: FrameTables::default() };
+        };
+        let part = |part: Option<(u64, Vec<u8>)>| part.map(|(address, bytes)| Part { address, bytes });
+        let FoundFrames { eh_frame_header, eh_frame, go_functions } = std::mem::take(&mut image.frames);
+        let frames = FrameTables {
+            eh_frame_header: part(eh_frame_header),
+            eh_frame: part(eh_frame),
+            go_functions: part(go_functions),
+        };
+        Self { key, content: linked(&image), frames }
     }
 }
 
-fn parsed(file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<(Option<Linked>, FrameTables)> {
-    let elf = Elf::read(file, look.budget()).ok()?;
-    Some((linked(&elf, file, look), elf.frame_tables(file, look.budget())))
-}
-
-fn linked(elf: &Elf, file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<Linked> {
-    let functions = |source| elf.functions(file, look.budget(), source).ok();
-    let whole = functions(FunctionSource::SymbolTable).filter(|list: &FunctionList| list.missing() == 0);
-    // What a stripped file has besides its dynamic symbols, it has for exactly this.
-    let lists: Vec<FunctionList> = match whole {
-        Some(list) => vec![list],
-        None => [
-            functions(FunctionSource::SymbolTable),
-            functions(FunctionSource::MiniDebugInfo),
-            functions(FunctionSource::DynamicSymbols),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-    };
-    let functions = lists.iter().flat_map(FunctionList::iter).map(|function| LinkedFunction {
+fn linked(image: &FoundImage) -> Option<Linked> {
+    let functions = image.functions().map(|(function, name)| LinkedFunction {
         address: function.address,
         size: function.size,
-        name: function.name,
+        name,
         local: function.local,
         weak: function.weak,
     });
-    let code = elf.segments.iter().filter(|segment| segment.executable);
-    let segments = code.map(|segment| (segment.offset, segment.file_size, segment.address));
-    Linked::from_parts(segments, functions).ok()
+    Linked::from_parts(image.segments.iter().copied(), functions).ok()
 }

@@ -1,4 +1,4 @@
-//! Names for guests that nobody gave files for: what their own memory says.
+//! Names for dom0's processes, and for guests that nobody gave files for: what their own memory says.
 //!
 //! Looking into a guest takes longer than rings should wait, so each has a thread that does it ([`look`]): a guest that
 //! makes its own look last does not hold up the others'. Samples wait for the first answer about their kernel or process,
@@ -6,9 +6,11 @@
 //! have them.
 
 mod look;
+mod process;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    ffi::OsString,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,17 +21,28 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hv_shim::{Memories, Owner, Taken};
-use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Mode};
+use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind};
+use symbolizer::SymbolFiles;
 
 pub(crate) use self::look::{Answer, GuestMapping, GuestProcess, Image};
-use self::look::{Question, Worker};
+use self::look::{Means, Question, Worker};
+pub(crate) use self::process::Process;
 
-/// For how long samples wait for their kernel's names, and for a process of a kernel that is known.
-const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
-const PROCESS_PATIENCE: Duration = Duration::from_secs(1);
+/// For how long samples wait for their kernel's names, and for a process of a kernel that is known. Both take a fraction
+/// of a second, unless the guest forges something, or this machine is an emulator's.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(10);
+const PROCESS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// After this time it is looked again whether a root of page tables is still the same process's, with the same mappings.
 const PROCESS_AGE: Duration = Duration::from_secs(2);
+
+/// After this time it is looked again whether the kernel still runs, with the same modules; earlier if code without a
+/// name runs in it.
+const KERNEL_AGE: Duration = Duration::from_secs(2);
+const UNNAMED_AGE: Duration = Duration::from_millis(250);
+
+/// Pages of a kernel's code that are remembered for having no names.
+const MOST_NAMELESS: usize = 4096;
 
 /// A kernel that was not found is looked for again after this time: it may have been booting.
 const RETRY_EVERY: Duration = Duration::from_secs(3);
@@ -40,9 +53,19 @@ const QUEUE: usize = 256;
 /// Guests that are looked into at the most: each has a thread.
 const MOST_GUESTS: usize = 1024;
 
+/// How guests are looked into.
+#[derive(Clone, Debug)]
+pub struct Looking {
+    /// What starts a process that calls [`serve`](crate::serve), the program first.
+    pub command: Vec<OsString>,
+    /// Where symbols are that a guest does not have in memory.
+    pub files: Arc<SymbolFiles>,
+}
+
 /// What is known of guests, and who is asked.
 pub(crate) struct Guests {
-    memories: Option<Arc<dyn Memories>>,
+    /// None where they are left alone.
+    means: Option<Means>,
     /// What each thread answers with.
     tell: Sender<Answer>,
     answers: Receiver<Answer>,
@@ -55,6 +78,10 @@ struct Guest {
     /// Set when the guest is no more: a look that is under way then ends, and with it all that is mapped.
     gone: Arc<AtomicBool>,
     kernel: Standing,
+    /// When a kernel that is known was last asked about.
+    refreshed: Instant,
+    /// Pages of its code that have no names, though it was asked anew.
+    nameless: HashSet<u64>,
     /// Whether its processes can be told.
     knows_processes: bool,
     processes: HashMap<AddressSpaceRoot, Standing>,
@@ -80,71 +107,122 @@ impl Drop for Guest {
     }
 }
 
-impl Guests {
-    /// Ready to answer, if this hypervisor shows its domains' memory.
-    pub(crate) fn new(memories: Option<Arc<dyn Memories>>) -> Self {
-        let (tell, answers) = bounded(QUEUE);
-        Self { memories, tell, answers, guests: HashMap::new() }
+impl Guest {
+    /// Asks which kernel there is. Returns whether samples should wait for the answer.
+    fn ask_kernel(&mut self, root: AddressSpaceRoot, awaited: bool) -> bool {
+        if self.questions.try_send(Question::Kernel(root)).is_err() {
+            return false;
+        }
+        self.refreshed = Instant::now();
+        self.kernel = Standing::Asked { at: self.refreshed, awaited };
+        awaited
     }
 
-    /// Whether a sample should wait: an answer that names it is on its way. What has not been asked yet is asked. The
-    /// user may have `named` the kernel.
-    pub(crate) fn is_awaited(&mut self, domain: &Domain, named: bool, taken: &Taken) -> bool {
-        let Some(memories) = &self.memories else { return false };
-        let Some(root) = root_of_any_code(domain, taken) else { return false };
-        if !matches!(domain.kind, DomainKind::Pv | DomainKind::Pvh | DomainKind::Hvm) {
+    /// Whether a sample should wait for the answer whose page tables these are, which is asked for if it is not known.
+    fn awaits_process(&mut self, root: AddressSpaceRoot) -> bool {
+        let standing = self.processes.entry(root).or_default();
+        let is_first = match *standing {
+            Standing::Unasked => true,
+            Standing::Asked { at, awaited } => return awaited && at.elapsed() < PROCESS_PATIENCE,
+            Standing::Answered(at) | Standing::Failed(at) if at.elapsed() <= PROCESS_AGE => return false,
+            // Samples go on under what is known meanwhile.
+            Standing::Answered(_) | Standing::Failed(_) => false,
+        };
+        if self.questions.try_send(Question::Process(root)).is_err() {
             return false;
         }
-        if self.guests.len() == MOST_GUESTS && !self.guests.contains_key(&domain.id) {
-            return false;
+        *standing = Standing::Asked { at: Instant::now(), awaited: is_first };
+        is_first
+    }
+}
+
+impl Guests {
+    /// Ready to answer, if this hypervisor shows its domains' memory and there is a command that starts a process to look
+    /// into it ([`crate::serve`]).
+    pub(crate) fn new(memories: Option<Arc<dyn Memories>>, options: Option<&Looking>) -> Self {
+        let (tell, answers) = bounded(QUEUE);
+        let means = memories.zip(options).map(|(memories, options)| Means {
+            memories,
+            command: options.command.as_slice().into(),
+            files: options.files.clone(),
+        });
+        Self { means, tell, answers, guests: HashMap::new() }
+    }
+
+    /// Begins to look into a domain that was just seen, if the page tables of its kernel are known without a sample.
+    pub(crate) fn attach(&mut self, domain: &Domain) {
+        let root = self.means.as_ref().and_then(|means| means.memories.root(domain.number, domain.kind));
+        if let Some(root) = root
+            && let Some(guest) = self.guest(domain)
+            && guest.questions.try_send(Question::Kernel(root)).is_ok()
+        {
+            guest.kernel = Standing::Asked { at: Instant::now(), awaited: true };
         }
-        let guest = self.guests.entry(domain.id).or_insert_with(|| {
+    }
+
+    /// A guest, with its thread; none for what can't be looked into.
+    fn guest(&mut self, domain: &Domain) -> Option<&mut Guest> {
+        let means = self.means.as_ref()?;
+        let is_full = self.guests.len() >= MOST_GUESTS && !self.guests.contains_key(&domain.id);
+        if is_full || matches!(domain.kind, DomainKind::Hypervisor | DomainKind::Host) {
+            return None;
+        }
+        Some(self.guests.entry(domain.id).or_insert_with(|| {
             let (questions, asked) = bounded(QUEUE);
             let gone = Arc::new(AtomicBool::new(false));
-            let worker = Worker::new(memories.clone(), domain, gone.clone());
+            let worker = Worker::new(means.clone(), domain, gone.clone());
             let tell = self.tell.clone();
             thread::spawn(move || worker.work(&asked, &tell));
             Guest {
                 questions,
                 gone,
                 kernel: Standing::Unasked,
+                refreshed: Instant::now(),
+                nameless: HashSet::new(),
                 knows_processes: false,
                 processes: HashMap::new(),
             }
-        });
-        let questions = &guest.questions;
-        // Returns whether the sample should wait for the answer.
-        let ask = |standing: &mut Standing, question| {
-            let awaited = matches!(standing, Standing::Unasked);
-            if questions.try_send(question).is_err() {
-                return false;
-            }
-            *standing = Standing::Asked { at: Instant::now(), awaited };
-            awaited
-        };
+        }))
+    }
+
+    /// Whether a sample should wait: an answer that names it is on its way. What has not been asked yet is asked. The
+    /// user may have `named` the kernel; `is_unnamed` tells whether an address of it has no name.
+    pub(crate) fn is_awaited(
+        &mut self,
+        domain: &Domain,
+        named: bool,
+        taken: &Taken,
+        is_unnamed: impl FnOnce() -> bool,
+    ) -> bool {
+        let Some((root, is_user)) = root_of_any_code(domain, taken) else { return false };
+        // The page tables of a PV domain's processes do not show its kernel.
+        let shows_kernel = !(is_user && matches!(domain.kind, DomainKind::Pv | DomainKind::Dom0));
+        let own_code = taken.owner == Owner::Kernel(domain.number);
+        let Some(guest) = self.guest(domain) else { return false };
         match guest.kernel {
-            // The page tables of a PV domain's processes do not show its kernel.
-            Standing::Unasked if domain.kind == DomainKind::Pv && taken.mode == Mode::User => return false,
-            Standing::Failed(at) if at.elapsed() < RETRY_EVERY => return false,
-            Standing::Unasked | Standing::Failed(_) => {
-                return ask(&mut guest.kernel, Question::Kernel(root)) && !named;
+            Standing::Unasked => return shows_kernel && guest.ask_kernel(root, true) && !named,
+            Standing::Failed(at) => {
+                return at.elapsed() > RETRY_EVERY && shows_kernel && guest.ask_kernel(root, false);
             }
-            Standing::Asked { at, awaited } => return awaited && !named && at.elapsed() < KERNEL_PATIENCE,
+            Standing::Asked { at, awaited } => {
+                return awaited && (is_user || !named) && at.elapsed() < KERNEL_PATIENCE;
+            }
             Standing::Answered(_) => {}
         }
-        let Some(root) = root_of_process(domain, taken).filter(|_| guest.knows_processes) else {
-            return false;
-        };
-        let process = guest.processes.entry(root).or_default();
-        let question = Question::Process(root);
-        match *process {
-            Standing::Unasked => ask(process, question),
-            Standing::Asked { at, awaited } => awaited && at.elapsed() < PROCESS_PATIENCE,
-            // Samples go on under what is known meanwhile.
-            Standing::Answered(at) | Standing::Failed(at) => {
-                at.elapsed() > PROCESS_AGE && ask(process, question)
+        if shows_kernel {
+            let age = guest.refreshed.elapsed();
+            let page = taken.instruction_pointer >> 12;
+            let is_news = own_code && age > UNNAMED_AGE && !guest.nameless.contains(&page) && is_unnamed();
+            if is_news && guest.nameless.len() < MOST_NAMELESS {
+                guest.nameless.insert(page);
+                return guest.ask_kernel(root, true);
+            }
+            if age > KERNEL_AGE && guest.questions.try_send(Question::Kernel(root)).is_ok() {
+                guest.refreshed = Instant::now();
             }
         }
+        let process = root_of_process(domain, taken).filter(|_| guest.knows_processes);
+        process.is_some_and(|root| guest.awaits_process(root))
     }
 
     /// The next answer, if there is one; none about domains that are no more.
@@ -154,9 +232,19 @@ impl Guests {
             match &answer {
                 Answer::Kernel { domain, result } => {
                     let Some(guest) = self.guests.get_mut(domain) else { continue };
-                    guest.knows_processes = result.as_ref().is_ok_and(|names| names.no_processes.is_none());
                     guest.kernel =
                         if result.is_ok() { Standing::Answered(now) } else { Standing::Failed(now) };
+                    match result {
+                        Ok(None) => {}
+                        Ok(Some(names)) => {
+                            guest.knows_processes = names.no_processes.is_none();
+                            guest.nameless.clear();
+                            if names.symbols.is_some() {
+                                guest.processes.clear();
+                            }
+                        }
+                        Err(_) => guest.knows_processes = false,
+                    }
                 }
                 Answer::Process { domain, root, process } => {
                     let Some(guest) = self.guests.get_mut(domain) else { continue };
@@ -183,10 +271,13 @@ fn root_of_process(domain: &Domain, taken: &Taken) -> Option<AddressSpaceRoot> {
     taken.page_tables.filter(|_| taken.owner == own).or_else(captured)
 }
 
-/// Page tables that lead to a guest's kernel, in whatever code of the guest they were loaded.
-fn root_of_any_code(domain: &Domain, taken: &Taken) -> Option<AddressSpaceRoot> {
-    let own = [Owner::Kernel(domain.number), Owner::Process(domain.number)];
-    let captured = || taken.stretches.iter().filter(|captured| own.contains(&captured.owner));
-    let captured = || captured().find_map(|captured| captured.page_tables);
-    taken.page_tables.filter(|_| own.contains(&taken.owner)).or_else(captured)
+/// Page tables that were loaded in whatever code of a guest; and whether that was a process's.
+fn root_of_any_code(domain: &Domain, taken: &Taken) -> Option<(AddressSpaceRoot, bool)> {
+    let of = |owner, root: Option<AddressSpaceRoot>| match owner {
+        Owner::Kernel(number) if number == domain.number => Some((root?, false)),
+        Owner::Process(number) if number == domain.number => Some((root?, true)),
+        _ => None,
+    };
+    let captured = || taken.stretches.iter().find_map(|captured| of(captured.owner, captured.page_tables));
+    of(taken.owner, taken.page_tables).or_else(captured)
 }

@@ -1,0 +1,301 @@
+//! Answers to questions about one guest.
+//!
+//! All that is read is a guest's own word. A look is bounded in work, memory and time, so that a guest can spoil its own
+//! names and hold up its own answers for that long at most.
+
+use std::{collections::HashSet, time::Duration};
+
+use guest::{
+    Content, Elf, FileBytes, FileError, FileId, FrameTables, FunctionList, FunctionSource, GeneratedCode,
+    GuestMemory, GuestPhysical, Kernel, Limits, Look, Mapping, Module, OrcBytes, Part, SymbolList, Task,
+};
+
+use super::{
+    messages::{
+        About, Answer, FoundEverything, FoundFile, FoundFrames, FoundFunction, FoundImage, FoundImageId,
+        FoundKernel, FoundMapping, FoundOrc, FoundProcess, FoundTask, Lack, Resident, Symbols,
+    },
+    pages::Pages,
+};
+
+/// A look's real time; the guest that takes all of it forges something.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
+/// What was found out of a guest.
+#[derive(Default)]
+pub(super) struct Looking {
+    known: Option<Known>,
+}
+
+struct Known {
+    kernel: Kernel,
+    modules: Vec<Module>,
+    generated: Vec<GeneratedCode>,
+    /// Images that were handed out.
+    read: HashSet<(String, FoundImageId)>,
+}
+
+fn limits() -> Limits {
+    Limits { time: Some(LONGEST_LOOK), ..Limits::default() }
+}
+
+impl Looking {
+    pub(super) fn answer(&mut self, about: About, memory: &Pages) -> Answer {
+        let look = Look::new(memory, limits());
+        match about {
+            About::Kernel(root) => self.kernel(&look, root, true),
+            About::KnownKernel(root) => self.kernel(&look, root, false),
+            About::Process(root) => Answer::Process(self.process(&look, root)),
+            About::Task(root) => Answer::Task(self.task(&look, root)),
+            About::File(size) => Answer::File(read(&WholeFile { memory, size }, &look)),
+            About::Everything => Answer::Everything(self.everything(&look)),
+        }
+    }
+
+    fn kernel(&mut self, look: &Look<'_>, root: u64, with_symbols: bool) -> Answer {
+        if let Some(known) = &mut self.known
+            && known.kernel.still_runs(look) == Ok(true)
+        {
+            return match known.update(look) {
+                (false, _) => Answer::SameKernel,
+                (true, lacks) => Answer::Kernel(Ok(known.found(look, lacks, false, Symbols::default()))),
+            };
+        }
+        self.known = None;
+        match Kernel::find(look, root) {
+            Ok(kernel) => {
+                let (modules, generated, read) = Default::default();
+                let known = self.known.insert(Known { kernel, modules, generated, read });
+                let (_, lacks) = known.update(look);
+                let symbols = if with_symbols { known.own_symbols() } else { Symbols::default() };
+                Answer::Kernel(Ok(known.found(look, lacks, true, symbols)))
+            }
+            Err(error) => Answer::Kernel(Err(error.to_string())),
+        }
+    }
+
+    /// A process that can't be read now may be read the next time: it may have changed while it was looked at.
+    fn process(&mut self, look: &Look<'_>, root: u64) -> Option<FoundProcess> {
+        let known = self.known.as_mut()?;
+        let tasks = known.kernel.tasks(look).ok()?;
+        let task = tasks.process(root)?;
+        let found = known.kernel.mappings(look, task).ok()?;
+        let mut mappings = Vec::new();
+        let mut images = Vec::new();
+        for mapping in found.into_iter().filter(|mapping| mapping.executable) {
+            let (mapping, file) = described(mapping);
+            let key = (mapping.path.clone(), mapping.image);
+            if mapping.image != FoundImageId::Memory && known.read.insert(key) {
+                images.push((mappings.len() as u32, content(&known.kernel, look, mapping.image, file)));
+            }
+            mappings.push(mapping);
+        }
+        Some(FoundProcess { task: told(&known.kernel, look, task), mappings, images })
+    }
+
+    fn task(&self, look: &Look<'_>, root: u64) -> Option<FoundTask> {
+        let kernel = &self.known.as_ref()?.kernel;
+        let tasks = kernel.tasks(look).ok()?;
+        Some(told(kernel, look, tasks.process(root)?))
+    }
+
+    fn everything(&self, look: &Look<'_>) -> Result<FoundEverything, String> {
+        let kernel = &self.known.as_ref().ok_or("its kernel is not known")?.kernel;
+        let tasks = kernel.tasks(look).map_err(|error| error.to_string())?;
+        let mut found = FoundEverything { processes: Vec::new(), files: Vec::new() };
+        let mut seen = HashSet::new();
+        for task in tasks.iter().filter(|task| task.root.is_some() && task.pid == task.tgid) {
+            found.processes.push(told(kernel, look, task));
+            for mapping in kernel.mappings(look, task).unwrap_or_default() {
+                if let Content::File(piece) = mapping.content
+                    && mapping.executable
+                    && seen.insert(piece.file)
+                {
+                    let file = kernel.file(look, piece.file).ok();
+                    let read = file.and_then(|file| read(&file, look));
+                    let (build_id, resident) =
+                        read.map_or((None, Resident::Nothing), |image| (image.build_id, image.resident));
+                    found.files.push(FoundFile { path: piece.path, build_id, resident });
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Known {
+    /// Takes what the kernel has loaded now. Says whether that is news, and what of it can't be told.
+    fn update(&mut self, look: &Look<'_>) -> (bool, Vec<(Lack, String)>) {
+        let mut lacks = Vec::new();
+        let modules = self.kernel.modules(look);
+        let modules = modules.inspect_err(|error| lacks.push((Lack::Modules, error.to_string())));
+        let generated = self.kernel.generated_code(look);
+        let generated = generated.inspect_err(|error| lacks.push((Lack::GeneratedCode, error.to_string())));
+        // A list that was read while it changed is read the next time.
+        let modules = modules.unwrap_or_else(|_| self.modules.clone());
+        let generated = generated.unwrap_or_else(|_| self.generated.clone());
+        let changed = (&modules, &generated) != (&self.modules, &self.generated);
+        (self.modules, self.generated) = (modules, generated);
+        (changed, lacks)
+    }
+
+    fn found(
+        &self,
+        look: &Look<'_>,
+        mut lacks: Vec<(Lack, String)>,
+        is_new: bool,
+        symbols: Symbols,
+    ) -> FoundKernel {
+        let kernel = &self.kernel;
+        if let Err(error) = kernel.tasks(look) {
+            lacks.push((Lack::Processes, error.to_string()));
+        }
+        FoundKernel {
+            is_new,
+            release: kernel.release().to_owned(),
+            build_id: kernel.build_id().map(<[u8]>::to_vec),
+            slide: kernel.slide(),
+            modules: self.modules.len() as u32,
+            symbols,
+            loaded: self.loaded_symbols(look),
+            callers: callers(kernel, look),
+            thunks: kernel.thunks(),
+            lacks,
+        }
+    }
+
+    fn own_symbols(&self) -> Symbols {
+        let mut symbols = Symbols::default();
+        add(&mut symbols, self.kernel.symbols());
+        symbols
+    }
+
+    /// What can't be read of single modules is left out.
+    fn loaded_symbols(&self, look: &Look<'_>) -> Symbols {
+        let mut symbols = Symbols::default();
+        for module in &self.modules {
+            if let Ok(list) = self.kernel.module_symbols(look, module) {
+                symbols.begin_owner(&module.name);
+                add(&mut symbols, &list);
+            }
+        }
+        for code in &self.generated {
+            symbols.begin_owner(code.owner);
+            symbols.push(code.start.0, 't', &code.name);
+        }
+        symbols
+    }
+}
+
+fn add(symbols: &mut Symbols, list: &SymbolList) {
+    list.iter().for_each(|symbol| symbols.push(symbol.address.0, symbol.kind, symbol.name));
+}
+
+fn told(kernel: &Kernel, look: &Look<'_>, task: &Task) -> FoundTask {
+    FoundTask {
+        pid: task.tgid,
+        start_time: task.start_time,
+        name: task.comm.clone(),
+        container: kernel.cgroup(look, task).ok(),
+    }
+}
+
+/// A mapping, and the file that it is of.
+fn described(mapping: Mapping) -> (FoundMapping, Option<FileId>) {
+    let (offset, path, image, file) = match mapping.content {
+        Content::File(piece) => {
+            let file = piece.file;
+            (piece.offset, piece.path, FoundImageId::File(file.pages().0, file.size()), Some(file))
+        }
+        Content::Special(name) if name == "[vdso]" => (0, name, FoundImageId::Vdso, None),
+        Content::Special(name) => (0, name, FoundImageId::Memory, None),
+        Content::Heap => (0, "[heap]".to_owned(), FoundImageId::Memory, None),
+        Content::Stack => (0, "[stack]".to_owned(), FoundImageId::Memory, None),
+        Content::Anonymous => (0, String::new(), FoundImageId::Memory, None),
+    };
+    (FoundMapping { addresses: mapping.range, offset, path, image }, file)
+}
+
+/// The functions of what a process has mapped, as far as the guest has the file's pages in memory.
+fn content(
+    kernel: &Kernel,
+    look: &Look<'_>,
+    image: FoundImageId,
+    file: Option<FileId>,
+) -> Option<FoundImage> {
+    match (image, file) {
+        (FoundImageId::Vdso, _) => read(&kernel.vdso(look).ok()?[..], look),
+        (_, Some(file)) => read(&kernel.file(look, file).ok()?, look),
+        _ => None,
+    }
+}
+
+/// A file whose bytes can be had as if they were a guest's memory.
+struct WholeFile<'a> {
+    memory: &'a Pages,
+    size: u64,
+}
+
+impl FileBytes for WholeFile<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), FileError> {
+        let end = offset.checked_add(bytes.len() as u64);
+        end.filter(|&end| end <= self.size).ok_or(FileError::PastEnd(offset))?;
+        self.memory.read(GuestPhysical(offset), bytes).map_err(|_| FileError::NotResident(offset))
+    }
+}
+
+fn frames(tables: FrameTables) -> FoundFrames {
+    let part = |part: Part| (part.address, part.bytes);
+    FoundFrames {
+        eh_frame_header: tables.eh_frame_header.map(part),
+        eh_frame: tables.eh_frame.map(part),
+        go_functions: tables.go_functions.map(part),
+    }
+}
+
+/// How callers are found in a kernel and in its modules; nothing where its own table can't be read.
+fn callers(kernel: &Kernel, look: &Look<'_>) -> Vec<FoundOrc> {
+    let Ok(own) = kernel.orc(look) else { return Vec::new() };
+    let tables = [own].into_iter().chain(kernel.orc_of_modules(look).unwrap_or_default());
+    let found =
+        |table: OrcBytes| FoundOrc { at: table.at.0, addresses: table.addresses, entries: table.entries };
+    tables.map(found).collect()
+}
+
+/// What is in memory of an ELF file.
+fn read(file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<FoundImage> {
+    let elf = Elf::read(file, look.budget()).ok()?;
+    let functions = |source| elf.functions(file, look.budget(), source).ok();
+    let some = |list: &FunctionList| !list.is_empty();
+    let table = functions(FunctionSource::SymbolTable).filter(some);
+    let (lists, resident) = if table.as_ref().is_some_and(|table| table.missing() == 0) {
+        (table.into_iter().collect(), Resident::All)
+    } else {
+        // What a stripped file has besides its dynamic symbols, it has for exactly this.
+        let mini = functions(FunctionSource::MiniDebugInfo).filter(some);
+        let dynamic = functions(FunctionSource::DynamicSymbols).filter(some);
+        let resident = match (&table, &mini, &dynamic) {
+            (None, None, None) => Resident::Nothing,
+            (None, None, Some(_)) => Resident::Dynamic,
+            (None, Some(_), Some(list)) if list.missing() == 0 => Resident::All,
+            _ => Resident::Some,
+        };
+        (table.into_iter().chain(mini).chain(dynamic).collect::<Vec<FunctionList>>(), resident)
+    };
+    let code = elf.segments.iter().filter(|segment| segment.executable);
+    let mut image = FoundImage::new(
+        elf.build_id(file, look.budget()).ok().flatten(),
+        resident,
+        frames(elf.frame_tables(file, look.budget())),
+        code.map(|segment| (segment.offset, segment.file_size, segment.address)).collect(),
+    );
+    for function in lists.iter().flat_map(FunctionList::iter) {
+        let guest::Function { address, size, name, local, weak } = function;
+        image.push(FoundFunction { address, size, local, weak }, name);
+    }
+    Some(image)
+}

@@ -1,0 +1,365 @@
+//! What the recorder and a process that looks into a guest say to each other.
+//!
+//! A message is its length in four bytes and then itself. A message is plain data: the recorder takes it apart by code
+//! that was made for it and nothing else, and holds none of it for true.
+
+use std::{
+    io::{self, Read, Write},
+    ops::Range,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Larger than what a kernel with the most symbols has to say.
+const LONGEST: usize = 256 << 20;
+
+/// Pages that are asked for at once, at the most.
+pub(crate) const MOST_PAGES: usize = 256;
+
+pub(crate) const PAGE: usize = 4096;
+
+/// What the recorder asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Question {
+    /// Whether the guest's page tables hold the machine's frames.
+    pub(crate) frames: PageNumbers,
+    pub(crate) about: About,
+}
+
+/// What the numbers of pages mean.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum PageNumbers {
+    /// The guest's.
+    Guest,
+    /// The machine's.
+    Machine,
+}
+
+/// What is asked about; roots of page tables are as the processor has them.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum About {
+    /// The kernel under these page tables, if it is not the one that was told of already.
+    Kernel(u64),
+    /// The same, without its own symbols: they are known.
+    KnownKernel(u64),
+    /// The process that these page tables are of, and what it has mapped.
+    Process(u64),
+    /// The same, without what it has mapped.
+    Task(u64),
+    /// An ELF file of so many bytes: its pages are asked for as if they were the guest's.
+    File(u64),
+    /// All processes, and the files with code that they have mapped.
+    Everything,
+}
+
+/// What is said to the recorder.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// The contents of these pages are wanted: see [`send_pages`].
+    Wants(Vec<u64>),
+    Answer(Box<Answer>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Kernel(Result<FoundKernel, String>),
+    /// It is the one that was told of, with the same modules and generated code.
+    SameKernel,
+    Process(Option<FoundProcess>),
+    Task(Option<FoundTask>),
+    File(Option<FoundImage>),
+    Everything(Result<FoundEverything, String>),
+}
+
+/// A kernel. All texts are the guest's.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundKernel {
+    /// Whether another kernel was told of before, or none.
+    pub(crate) is_new: bool,
+    pub(crate) release: String,
+    pub(crate) build_id: Option<Vec<u8>>,
+    pub(crate) slide: Option<u64>,
+    pub(crate) modules: u32,
+    /// Its own; none if it is not new, or they were not asked for.
+    pub(crate) symbols: Symbols,
+    /// Those of its modules and of the code that it generated.
+    pub(crate) loaded: Symbols,
+    /// How callers are found in its code and in that of its modules.
+    pub(crate) callers: Vec<FoundOrc>,
+    /// Its code for indirect jumps.
+    pub(crate) thunks: Vec<Range<u64>>,
+    /// What can't be told of this kernel, and why.
+    pub(crate) lacks: Vec<(Lack, String)>,
+}
+
+/// A table of the kernel's own for finding callers, as it is in memory (see [`guest::OrcBytes`]).
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundOrc {
+    pub(crate) at: u64,
+    pub(crate) addresses: Vec<u8>,
+    pub(crate) entries: Vec<u8>,
+}
+
+/// Tables of an ELF file for finding callers, each with the address that it was linked to (see
+/// [`guest::FrameTables`]).
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct FoundFrames {
+    pub(crate) eh_frame_header: Option<(u64, Vec<u8>)>,
+    pub(crate) eh_frame: Option<(u64, Vec<u8>)>,
+    pub(crate) go_functions: Option<(u64, Vec<u8>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Lack {
+    Modules,
+    GeneratedCode,
+    Processes,
+}
+
+/// Symbols of a kernel, or of what it has loaded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Symbols {
+    names: Texts,
+    rows: Vec<(u64, u8, u32)>,
+    owners: Vec<String>,
+}
+
+impl Symbols {
+    /// Adds a symbol: its address, its letter, its name, and its module if it is of one that was announced.
+    pub(crate) fn push(&mut self, address: u64, kind: char, name: &str) {
+        self.names.push(name);
+        self.rows.push((address, u8::try_from(kind).unwrap_or(b'?'), self.owners.len() as u32));
+    }
+
+    /// What is pushed from now on is a module's.
+    pub(crate) fn begin_owner(&mut self, name: &str) {
+        self.owners.push(name.to_owned());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, char, &str, Option<&str>)> {
+        self.rows.iter().zip(self.names.iter()).map(|(&(address, kind, owner), name)| {
+            let owner = (owner as usize).checked_sub(1).and_then(|owner| self.owners.get(owner));
+            (address, char::from(kind), name, owner.map(String::as_str))
+        })
+    }
+}
+
+/// Many texts in one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Texts {
+    text: String,
+    ends: Vec<u32>,
+}
+
+impl Texts {
+    pub(crate) fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.ends.push(self.text.len() as u32);
+    }
+
+    /// All of them; those are empty whose places make no sense.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let range = |(&start, &end): (&u32, &u32)| self.text.get(start as usize..end as usize);
+        starts.zip(&self.ends).map(move |place| range(place).unwrap_or_default())
+    }
+}
+
+/// A process. All texts are the guest's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FoundTask {
+    pub(crate) pid: u32,
+    /// When it was started: tells it from others of its number.
+    pub(crate) start_time: u64,
+    pub(crate) name: String,
+    pub(crate) container: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundProcess {
+    pub(crate) task: FoundTask,
+    pub(crate) mappings: Vec<FoundMapping>,
+    /// What is mapped and was not in an earlier answer: the index of one of the mappings that have it, and its content;
+    /// none where that can't be read.
+    pub(crate) images: Vec<(u32, Option<FoundImage>)>,
+}
+
+/// All that runs in user mode.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundEverything {
+    pub(crate) processes: Vec<FoundTask>,
+    pub(crate) files: Vec<FoundFile>,
+}
+
+/// A file that has code, and what of it is in the guest's memory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundFile {
+    pub(crate) path: String,
+    pub(crate) build_id: Option<Vec<u8>>,
+    pub(crate) resident: Resident,
+}
+
+/// Which functions of a file can be named by what is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Resident {
+    /// None.
+    Nothing,
+    /// Those that other files may call.
+    Dynamic,
+    /// Some of those in the full table, or of those in `.gnu_debugdata`.
+    Some,
+    /// All that the file itself names.
+    All,
+}
+
+/// Code that a process has mapped.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundMapping {
+    pub(crate) addresses: Range<u64>,
+    pub(crate) offset: u64,
+    pub(crate) path: String,
+    pub(crate) image: FoundImageId,
+}
+
+/// What has the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum FoundImageId {
+    /// By the address of its pages' list in the guest's kernel, and its size.
+    File(u64, u64),
+    /// The kernel's own library.
+    Vdso,
+    /// Memory with no file behind it.
+    Memory,
+}
+
+/// An image's content.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundImage {
+    pub(crate) build_id: Option<Vec<u8>>,
+    pub(crate) resident: Resident,
+    pub(crate) frames: FoundFrames,
+    /// Its executable segments: place in the file, size there, address that it is linked to.
+    pub(crate) segments: Vec<(u64, u64, u64)>,
+    names: Texts,
+    functions: Vec<FoundFunction>,
+}
+
+/// A function but for its name.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct FoundFunction {
+    pub(crate) address: u64,
+    pub(crate) size: u64,
+    pub(crate) local: bool,
+    pub(crate) weak: bool,
+}
+
+impl FoundImage {
+    pub(crate) fn new(
+        build_id: Option<Vec<u8>>,
+        resident: Resident,
+        frames: FoundFrames,
+        segments: Vec<(u64, u64, u64)>,
+    ) -> Self {
+        Self { build_id, resident, frames, segments, names: Texts::default(), functions: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, function: FoundFunction, name: &str) {
+        self.names.push(name);
+        self.functions.push(function);
+    }
+
+    /// Adds what another file of the same build has, such as one with what was stripped off this one.
+    pub(crate) fn take_functions(&mut self, other: Self) {
+        self.resident = other.resident;
+        for (&function, name) in other.functions() {
+            self.push(function, name);
+        }
+    }
+
+    pub(crate) fn functions(&self) -> impl Iterator<Item = (&FoundFunction, &str)> {
+        self.functions.iter().zip(self.names.iter())
+    }
+}
+
+pub(crate) fn send(mut to: impl Write, message: &impl Serialize) -> io::Result<()> {
+    let bytes = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
+    send_framed(&mut to, bytes)
+}
+
+fn send_framed(to: &mut impl Write, mut bytes: Vec<u8>) -> io::Result<()> {
+    let length = (bytes.len() - 4) as u32;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    to.write_all(&bytes)
+}
+
+/// The next message; none where the other side has gone away between two.
+pub(crate) fn receive_or_end<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match from.read(&mut length)? {
+        0 => return Ok(None),
+        read => from.read_exact(&mut length[read..])?,
+    }
+    let bytes = receive_rest(&mut from, length)?;
+    postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other)
+}
+
+pub(crate) fn receive<T: DeserializeOwned>(from: impl Read) -> io::Result<T> {
+    receive_or_end(from)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn receive_rest(from: &mut impl Read, length: [u8; 4]) -> io::Result<Vec<u8>> {
+    let length = u32::from_le_bytes(length) as usize;
+    if length > LONGEST {
+        return Err(io::Error::other("a message is longer than any"));
+    }
+    // Not allocated on its word alone.
+    let mut bytes = Vec::new();
+    from.take(length as u64).read_to_end(&mut bytes)?;
+    if bytes.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
+}
+
+/// Answers [`Said::Wants`]: for each page a byte that says whether it is there, and if so its content. `read` fills it.
+pub(crate) fn send_pages(
+    mut to: impl Write,
+    pages: &[u64],
+    mut read: impl FnMut(u64, &mut [u8]) -> bool,
+) -> io::Result<()> {
+    let mut bytes = vec![0; 4];
+    bytes.reserve(pages.len() * (1 + PAGE));
+    for &page in pages {
+        let at = bytes.len();
+        bytes.resize(at + 1 + PAGE, 0);
+        match read(page, &mut bytes[at + 1..]) {
+            true => bytes[at] = 1,
+            false => bytes.truncate(at + 1),
+        }
+    }
+    send_framed(&mut to, bytes)
+}
+
+/// Takes what [`send_pages`] sends, and tells of each page that was asked for.
+pub(crate) fn receive_pages(
+    mut from: impl Read,
+    pages: &[u64],
+    mut each: impl FnMut(u64, Option<&[u8]>),
+) -> io::Result<()> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let bytes = receive_rest(&mut from, length)?;
+    let mut rest = &bytes[..];
+    for &page in pages {
+        let damaged = || io::Error::other("pages that were sent are cut off");
+        let (&there, content) = rest.split_first().ok_or_else(damaged)?;
+        let (content, after) = content.split_at_checked(PAGE * usize::from(there)).ok_or_else(damaged)?;
+        each(page, (there == 1).then_some(content));
+        rest = after;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! A guest's memory as a confined process has it: pages that the recorder reads for it.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    os::unix::net::UnixStream,
+    rc::Rc,
+};
+
+use guest::{Frames, GuestMemory, GuestPhysical, Missing};
+
+use super::messages::{MOST_PAGES, PAGE, PageNumbers, Said, receive_pages, send};
+
+/// Pages that are remembered at the most: 64 MiB.
+const MOST_REMEMBERED: usize = 16 << 10;
+
+/// A guest's memory for one look: what has been read once is not asked for again.
+pub(super) struct Pages {
+    socket: Rc<UnixStream>,
+    numbers: PageNumbers,
+    pages: RefCell<HashMap<u64, Option<Box<[u8]>>>>,
+    /// Whether nobody answers any more.
+    broken: Cell<bool>,
+}
+
+impl Pages {
+    pub(super) fn new(socket: Rc<UnixStream>, numbers: PageNumbers) -> Self {
+        Self { socket, numbers, pages: RefCell::default(), broken: Cell::new(false) }
+    }
+
+    /// Asks for those pages that are not here yet.
+    fn fetch(&self, pages: impl ExactSizeIterator<Item = u64>) {
+        let mut known = self.pages.borrow_mut();
+        if known.len() + pages.len() > MOST_REMEMBERED {
+            known.clear();
+        }
+        let mut wanted: Vec<u64> = pages.filter(|page| !known.contains_key(page)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        for wanted in wanted.chunks(MOST_PAGES) {
+            if self.broken.get() {
+                return;
+            }
+            let asked = send(&*self.socket, &Said::Wants(wanted.to_vec()));
+            let answered = asked.and_then(|()| {
+                receive_pages(&*self.socket, wanted, |page, content| {
+                    known.insert(page, content.map(Box::from));
+                })
+            });
+            self.broken.set(answered.is_err());
+        }
+    }
+}
+
+fn page_of(address: u64) -> u64 {
+    address / PAGE as u64
+}
+
+impl GuestMemory for Pages {
+    fn read(&self, address: GuestPhysical, bytes: &mut [u8]) -> Result<(), Missing> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let missing = Missing(address);
+        let last = address.0.checked_add(bytes.len() as u64 - 1).ok_or(missing)?;
+        // No single read is larger than what is remembered.
+        if bytes.len() / PAGE + 2 > MOST_REMEMBERED {
+            return Err(missing);
+        }
+        let count = (page_of(last) - page_of(address.0)) as usize + 1;
+        self.fetch((0..count).map(|index| page_of(address.0) + index as u64));
+        let pages = self.pages.borrow();
+        let mut at = address.0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let page = pages.get(&page_of(at)).and_then(Option::as_ref).ok_or(missing)?;
+            let within = at as usize % PAGE;
+            let (piece, after) = rest.split_at_mut((PAGE - within).min(rest.len()));
+            piece.copy_from_slice(&page[within..within + piece.len()]);
+            at = at.wrapping_add(piece.len() as u64);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn announce(&self, pages: &[GuestPhysical]) {
+        self.fetch(pages.iter().map(|page| page_of(page.0)));
+    }
+
+    fn frames(&self) -> Frames {
+        match self.numbers {
+            PageNumbers::Guest => Frames::Guest,
+            PageNumbers::Machine => Frames::Machine,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The process that looks into one guest (`confined`), as the recorder has it: started, asked, served, ended.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use guest::{Frames, GuestMemory, GuestPhysical};
+
+use crate::confined::messages::{
+    self, About, Answer, MOST_PAGES, PAGE, PageNumbers, Question, Said, send, send_pages,
+};
+
+/// For how long an answer is waited for: longer than a look may take by the process's own clock.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A process that is asked about one guest.
+pub(crate) struct Process {
+    child: Child,
+    socket: UnixStream,
+    patience: Duration,
+}
+
+impl Process {
+    /// Starts `command`, whose first word is the program.
+    pub(crate) fn start(command: &[OsString]) -> io::Result<Self> {
+        let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
+        let (socket, its) = UnixStream::pair()?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .stdin(OwnedFd::from(its))
+            .stdout(Stdio::null())
+            // What it would say there is the guest's word.
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { child, socket, patience: PATIENCE })
+    }
+
+    /// Asks, and reads the guest's pages for it until it answers; none of them once the guest is gone.
+    pub(crate) fn ask(
+        &mut self,
+        about: About,
+        memory: &dyn GuestMemory,
+        gone: &AtomicBool,
+    ) -> io::Result<Answer> {
+        let frames = match memory.frames() {
+            Frames::Guest => PageNumbers::Guest,
+            Frames::Machine => PageNumbers::Machine,
+        };
+        let mut socket = Timed { socket: &self.socket, deadline: Instant::now() + self.patience };
+        send(&mut socket, &Question { frames, about })?;
+        loop {
+            match messages::receive(&mut socket)? {
+                Said::Answer(answer) => return Ok(*answer),
+                Said::Wants(pages) if pages.len() <= MOST_PAGES => {
+                    let place = |page: u64| Some(GuestPhysical(page.checked_mul(PAGE as u64)?));
+                    let places: Vec<GuestPhysical> = pages.iter().filter_map(|&page| place(page)).collect();
+                    if !gone.load(Ordering::Relaxed) {
+                        memory.announce(&places);
+                    }
+                    send_pages(&mut socket, &pages, |page, bytes| {
+                        let there = |place| memory.read(place, bytes).is_ok();
+                        !gone.load(Ordering::Relaxed) && place(page).is_some_and(there)
+                    })?;
+                }
+                Said::Wants(_) => {
+                    return Err(io::Error::other("it asked for more pages at once than it may"));
+                }
+            }
+        }
+    }
+
+    /// How it ended; ends it if it has not.
+    pub(super) fn end(mut self) -> io::Result<ExitStatus> {
+        // Fails only where it has ended by itself.
+        let _ = self.child.kill();
+        self.child.wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A socket that is given up at some moment, however little comes in between.
+struct Timed<'a> {
+    socket: &'a UnixStream,
+    deadline: Instant,
+}
+
+impl Timed<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(self.left()?)?;
+        self.socket.read(bytes)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, os::unix::process::ExitStatusExt};
+
+    use guest::{Kernel, Limits, Look};
+
+    use super::*;
+    use crate::{
+        confined,
+        synthetic::{Linux, Shape},
+    };
+
+    const SERVE: &str = "guests::process::tests::serves_those_who_started_it";
+
+    /// This program, to be asked about a guest.
+    fn start() -> Process {
+        let program = env::current_exe().unwrap().into_os_string();
+        let arguments = ["--exact", SERVE, "--ignored", "--nocapture"].map(OsString::from);
+        Process::start(&[&[program][..], &arguments].concat()).unwrap()
+    }
+
+    #[test]
+    #[ignore = "started by the tests beside it, with a socket for standard input"]
+    fn serves_those_who_started_it() {
+        confined::serve().unwrap();
+    }
+
+    fn ask(process: &mut Process, memory: &dyn GuestMemory, about: About) -> io::Result<Answer> {
+        process.ask(about, memory, &AtomicBool::new(false))
+    }
+
+    #[test]
+    fn it_finds_what_is_found_without_it() {
+        let linux = Linux::new(Shape::PLAIN);
+        let look = Look::new(&linux.ram, Limits::default());
+        let kernel = Kernel::find(&look, linux.cr3).unwrap();
+        let mut process = start();
+
+        let Answer::Kernel(Ok(found)) = ask(&mut process, &linux.ram, About::Kernel(linux.cr3)).unwrap()
+        else {
+            panic!("no kernel")
+        };
+        assert_eq!((found.is_new, &*found.release), (true, kernel.release()));
+        assert_eq!(found.slide, kernel.slide());
+        let symbols: Vec<_> = found.symbols.iter().map(|row| (row.0, row.1, row.2)).collect();
+        let expected: Vec<_> =
+            kernel.symbols().iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name)).collect();
+        assert_eq!(symbols, expected);
+        let again = ask(&mut process, &linux.ram, About::Kernel(linux.cr3)).unwrap();
+        assert!(matches!(again, Answer::SameKernel), "{again:?}");
+
+        let Answer::Process(Some(first)) =
+            ask(&mut process, &linux.ram, About::Process(linux.user_cr3)).unwrap()
+        else {
+            panic!("no process")
+        };
+        assert_eq!((first.task.pid, &*first.task.name), (100, "server"));
+        assert_eq!(
+            first.task.container,
+            kernel.cgroup(&look, kernel.tasks(&look).unwrap().process(linux.cr3).unwrap()).ok()
+        );
+        let functions: usize =
+            first.images.iter().filter_map(|(_, image)| Some(image.as_ref()?.functions().count())).sum();
+        assert!(functions > 0);
+        let Answer::Process(Some(second)) = ask(&mut process, &linux.ram, About::Process(linux.cr3)).unwrap()
+        else {
+            panic!("no process")
+        };
+        assert_eq!(second.mappings.len(), first.mappings.len());
+        assert!(second.images.is_empty(), "they were handed out");
+    }
+
+    #[test]
+    fn it_has_given_up_what_it_does_not_need() {
+        let linux = Linux::new(Shape::PLAIN);
+        let mut process = start();
+        ask(&mut process, &linux.ram, About::Everything).unwrap();
+        let folder = format!("/proc/{}", process.child.id());
+        // The thread that answers, which is not the first one in a program of tests.
+        let confined = |status: &String| status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1");
+        let threads = fs::read_dir(format!("{folder}/task")).unwrap();
+        let mut statuses =
+            threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap());
+        assert!(statuses.any(|status| confined(&status)));
+        let limits = fs::read_to_string(format!("{folder}/limits")).unwrap();
+        let limit = |name: &str| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().to_owned()
+        };
+        assert_eq!(limit("Max open files"), "0");
+        assert_eq!(limit("Max address space"), (1_u64 << 30).to_string());
+    }
+
+    #[test]
+    fn whoever_does_not_answer_is_given_up() {
+        let linux = Linux::new(Shape::PLAIN);
+        let mut process = Process::start(&["sleep", "1000"].map(OsString::from)).unwrap();
+        process.patience = Duration::from_millis(50);
+        let error = ask(&mut process, &linux.ram, About::Everything).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        assert_eq!(process.end().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    /// A guest that is destroyed must not be kept by what looks into it.
+    #[test]
+    fn a_guest_that_is_gone_has_no_memory() {
+        let linux = Linux::new(Shape::PLAIN);
+        let mut process = start();
+        let gone = AtomicBool::new(true);
+        let answer = process.ask(About::Kernel(linux.cr3), &linux.ram, &gone).unwrap();
+        assert!(matches!(answer, Answer::Kernel(Err(_))), "{answer:?}");
+        assert_eq!(linux.ram.reads.get(), 0);
+    }
+}
