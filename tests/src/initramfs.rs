@@ -138,7 +138,13 @@ pub(crate) fn add_guest(
     files::add_to(&mut files, &guest.files, &scenario.folder, cache)?;
     // Where the steps find the guest's programs, to name what runs in them.
     tree.graft(&format!("{home}/rootfs"), &files);
-    let root = guests::root(guest, &files, busybox);
+    let mut root = guests::root(guest, &files, busybox);
+    if !guest.modules.is_empty() {
+        let mut modules = Tree::default();
+        kernel.add_modules(&mut modules, &guest.modules.iter().map(String::as_str).collect::<Vec<_>>())?;
+        tree.graft(&format!("{home}/modules"), &modules);
+        root.graft("", &modules);
+    }
     let (initrd, device) = match guest.disk {
         Disk::Initramfs => (root, None),
         Disk::Ext4 => {

@@ -189,6 +189,9 @@ pub struct Guest {
     /// Files put into it.
     #[serde(default)]
     pub files: Vec<FileEntry>,
+    /// Modules of its kernel that are put into it, for `insmod /lab/modules/NAME.ko`, with those that they depend on.
+    #[serde(default)]
+    pub modules: Vec<String>,
     /// Shell lines that its init runs.
     #[serde(default)]
     pub init: Vec<String>,

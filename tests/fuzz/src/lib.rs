@@ -91,13 +91,13 @@ fn with_guest(input: &[u8], test: impl FnOnce(&mut Prepared, &[u8])) {
     });
 }
 
-/// A kernel is looked for in corrupted memory, and everything of it is looked at.
+/// A kernel is looked for in corrupted memory, and its symbols and modules are read.
 pub fn kernel(input: &[u8]) {
     with_guest(input, |guest, input| {
         guest.corrupted(input, |linux, _| {
             let look = Look::new(&linux.ram, LIMITS);
             if let Ok(kernel) = Kernel::find(&look, linux.cr3) {
-                explore::explore(&look, &kernel);
+                explore::explore_kernel(&look, &kernel);
             }
         });
     });
@@ -121,7 +121,11 @@ pub fn types(input: &[u8]) {
         guest.linux.ram.bytes()[at..at + used].copy_from_slice(&input[..used]);
         let look = Look::new(&guest.linux.ram, LIMITS);
         if let Ok(kernel) = Kernel::find(&look, guest.linux.cr3) {
-            explore::explore(&look, &kernel);
+            explore::explore_kernel(&look, &kernel);
+            let tasks = kernel.tasks(&look).unwrap_or_default();
+            for task in tasks.iter() {
+                let _ = (kernel.cgroup(&look, task), kernel.mappings(&look, task));
+            }
         }
         drop(look);
         guest.linux.ram.bytes()[at..at + length].copy_from_slice(&before);

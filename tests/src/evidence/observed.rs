@@ -50,6 +50,11 @@ impl Observed {
         self.frame(sample).function.map(|name| self.recorded.tables.name(name))
     }
 
+    /// The image that the interrupted instruction lies in.
+    pub fn module(&self, sample: &Sample) -> Option<&str> {
+        self.frame(sample).module.map(|name| self.recorded.tables.name(name))
+    }
+
     /// What the process is called that was current.
     pub fn process_name(&self, sample: &Sample) -> Option<&str> {
         self.recorded.tables.process(sample.process?).name.as_deref()
