@@ -418,10 +418,6 @@ impl Index {
         self.function_ids.get(&key).copied()
     }
 
-    pub(crate) fn group_id(&self, row: RowId, group: Group) -> Option<GroupId> {
-        self.group_ids.get(&(row, group)).copied()
-    }
-
     /// Whether a node is one of the scope's.
     pub(crate) fn node_is_in_scope(&self, node: &Node) -> bool {
         let Some(group) = node.group.map(|id| &self.groups[id.at()]) else { return false };

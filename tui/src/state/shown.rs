@@ -403,11 +403,6 @@ impl State {
     pub fn samples(&self) -> usize {
         self.history.samples()
     }
-
-    /// Finds a group.
-    pub fn find_group(&self, row: RowId, group: Group) -> Option<GroupId> {
-        self.index.group_id(row, group)
-    }
 }
 
 /// The tree that is shown as flames.

@@ -192,9 +192,9 @@ fn modes_bar(
 
 /// Which part of a long list is seen.
 fn more(table: &Table, seen: usize, all: usize, top: usize, theme: Theme, buffer: &mut Buffer, area: Rect) {
-    if seen < all {
-        let text = format!(" {}-{} of {} ", top + 1, top + seen, grouped(all as u64));
-        let x = area.right().saturating_sub(text.len() as u16);
+    let text = format!(" {}-{} of {} ", top + 1, top + seen, grouped(all as u64));
+    let x = area.right().saturating_sub(text.len() as u16);
+    if seen < all && x >= table.titles_end() {
         put(buffer, x, table.first_line() - 1, area.right(), &text, theme.dim());
     }
 }

@@ -81,6 +81,11 @@ impl Table {
         usize::from(self.columns[column].2)
     }
 
+    /// The column behind the last title.
+    pub(super) fn titles_end(&self) -> u16 {
+        self.columns.last().map_or(self.area.x, |(column, x, _)| x + column.title.len() as u16)
+    }
+
     /// Where a cell of the row `line` is.
     pub(super) fn place(&self, column: usize, line: usize) -> Rect {
         let (_, x, width) = self.columns[column];
