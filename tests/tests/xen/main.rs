@@ -10,6 +10,7 @@ mod accuracy;
 mod adversity;
 mod bad_input;
 mod books;
+mod cost;
 mod lifecycle;
 mod lockstep;
 mod names;

@@ -1,0 +1,65 @@
+//! What does a sample cost in the hypervisor? Counted in instructions, not timed: all that Xen's code executes while
+//! somebody samples, less what it executes while nobody does. What the collector has Xen do is in it, and so is all that
+//! is put off.
+
+use crate::{
+    figures,
+    host::{Booted, Host, host},
+};
+
+static BOOTED: Booted = Booted::new();
+
+fn costs() -> &'static Host {
+    host(&BOOTED, "cost")
+}
+
+/// The emulator's counters read as if they had overflowed, all of them: so many records has xenoprof of each NMI, of
+/// which the collector leaves out those that no event was set up for.
+const COUNTERS: u64 = 4;
+
+/// A second of a session has so many NMIs, to compare sessions whose NMIs did not come equally fast.
+const RATE_HZ: f64 = 1000.0;
+
+/// Instructions a second in Xen.
+fn rate(step: &str) -> f64 {
+    costs().step(step).ended(0);
+    let outcome = costs().outcome(step);
+    let in_xen: u64 = outcome.executed.iter().map(|cpu| cpu.hypervisor).sum();
+    in_xen as f64 / outcome.duration_s
+}
+
+/// Instructions for each NMI, in a session in which each is so many samples.
+fn of_an_nmi(source: &str, off: f64, samples: u64) -> f64 {
+    let observed = costs().observed(&format!("{source}.xsr"));
+    observed.assert_balanced();
+    // Interrupts came in this step only, and with them the samples.
+    let taken: u64 = observed.accounts().iter().map(|(_, account)| account.taken).sum();
+    let nmis = if source == "xenoprof" { taken } else { taken / samples };
+    let waiting = rate(&format!("{source}-waiting"));
+    let by_itself = (rate(source) - waiting) * costs().outcome(source).duration_s / nmis as f64;
+    let always = waiting - off;
+    let cost = by_itself + always / RATE_HZ;
+    figures::figure(
+        format_args!("instructions in Xen, {source}"),
+        format_args!(
+            "{by_itself:.0} for each NMI ({nmis}), {always:.0} a second besides: {cost:.0} for each NMI at 1 kHz, of \
+             {samples} samples"
+        ),
+    );
+    cost
+}
+
+/// Both are asked for the same: one event, at a period.
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn a_sample_costs_no_more_instructions_than_one_of_xenoprof() {
+    let (before, after) = (rate("off"), rate("off-again"));
+    figures::figure(
+        "instructions a second in Xen without sampling, before and after",
+        format_args!("{before:.0}, {after:.0}"),
+    );
+    let off = (before + after) / 2.0;
+    let (ours, theirs) = (of_an_nmi("one", off, 1), of_an_nmi("xenoprof", off, COUNTERS));
+    of_an_nmi("four", off, COUNTERS);
+    assert!(ours <= theirs, "a sample costs more than one of xenoprof");
+}
