@@ -11,6 +11,7 @@ mod adversity;
 mod bad_input;
 mod books;
 mod cost;
+mod endurance;
 mod lifecycle;
 mod lockstep;
 mod names;
