@@ -158,7 +158,11 @@ pub fn record<W: Sink>(
         wants_callers: options.request.call_graph != CallGraph::Off,
         domains: Domains::new(options.filter.clone()),
         processes: Processes::default(),
-        guests: Guests::new(hypervisor.memories(), options.look_into_guests.as_ref()),
+        guests: Guests::new(
+            hypervisor.memories(),
+            options.look_into_guests.as_ref(),
+            options.request.call_graph != CallGraph::Off,
+        ),
         named_by_user: HashSet::new(),
         ready: VecDeque::new(),
         sequences: Sequences::default(),

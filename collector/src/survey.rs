@@ -116,7 +116,8 @@ impl Survey {
         let root = memories.root(domain.number, domain.kind);
         let root = root.ok_or("where its page tables are is not known without samples of it")?;
         let memory = memories.open(domain.number, domain.kind).ok_or("its memory can't be looked into")?;
-        let mut process = Process::start(command).map_err(|error| format!("no process to look: {error}"))?;
+        let mut process =
+            Process::start(command, false).map_err(|error| format!("no process to look: {error}"))?;
         let alive = AtomicBool::new(false);
         let mut ask = |about| {
             let answer = process.ask(about, &*memory, &alive);

@@ -13,7 +13,7 @@ use guest::{
 use super::{
     messages::{
         About, Answer, FoundEverything, FoundFile, FoundFrames, FoundFunction, FoundImage, FoundImageId,
-        FoundKernel, FoundMapping, FoundOrc, FoundProcess, FoundTask, Lack, Resident, Symbols,
+        FoundKernel, FoundMapping, FoundOrc, FoundProcess, FoundTask, Lack, Question, Resident, Symbols,
     },
     pages::Pages,
 };
@@ -25,6 +25,8 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Looking {
     known: Option<Known>,
+    /// Whether it is wanted how callers are found.
+    wants_callers: bool,
 }
 
 struct Known {
@@ -40,14 +42,15 @@ fn limits() -> Limits {
 }
 
 impl Looking {
-    pub(super) fn answer(&mut self, about: About, memory: &Pages) -> Answer {
+    pub(super) fn answer(&mut self, question: &Question, memory: &Pages) -> Answer {
+        self.wants_callers = question.callers;
         let look = Look::new(memory, limits());
-        match about {
+        match question.about {
             About::Kernel(root) => self.kernel(&look, root, true),
             About::KnownKernel(root) => self.kernel(&look, root, false),
             About::Process(root) => Answer::Process(self.process(&look, root)),
             About::Task(root) => Answer::Task(self.task(&look, root)),
-            About::File(size) => Answer::File(read(&WholeFile { memory, size }, &look)),
+            About::File(size) => Answer::File(read(&WholeFile { memory, size }, &look, question.callers)),
             About::Everything => Answer::Everything(self.everything(&look)),
         }
     }
@@ -58,7 +61,13 @@ impl Looking {
         {
             return match known.update(look) {
                 (false, _) => Answer::SameKernel,
-                (true, lacks) => Answer::Kernel(Ok(known.found(look, lacks, false, Symbols::default()))),
+                (true, lacks) => Answer::Kernel(Ok(known.found(
+                    look,
+                    lacks,
+                    false,
+                    Symbols::default(),
+                    self.wants_callers,
+                ))),
             };
         }
         self.known = None;
@@ -68,7 +77,7 @@ impl Looking {
                 let known = self.known.insert(Known { kernel, modules, generated, read });
                 let (_, lacks) = known.update(look);
                 let symbols = if with_symbols { known.own_symbols() } else { Symbols::default() };
-                Answer::Kernel(Ok(known.found(look, lacks, true, symbols)))
+                Answer::Kernel(Ok(known.found(look, lacks, true, symbols, self.wants_callers)))
             }
             Err(error) => Answer::Kernel(Err(error.to_string())),
         }
@@ -86,7 +95,10 @@ impl Looking {
             let (mapping, file) = described(mapping);
             let key = (mapping.path.clone(), mapping.image);
             if mapping.image != FoundImageId::Memory && known.read.insert(key) {
-                images.push((mappings.len() as u32, content(&known.kernel, look, mapping.image, file)));
+                images.push((
+                    mappings.len() as u32,
+                    content(&known.kernel, look, mapping.image, file, self.wants_callers),
+                ));
             }
             mappings.push(mapping);
         }
@@ -112,7 +124,7 @@ impl Looking {
                     && seen.insert(piece.file)
                 {
                     let file = kernel.file(look, piece.file).ok();
-                    let read = file.and_then(|file| read(&file, look));
+                    let read = file.and_then(|file| read(&file, look, false));
                     let (build_id, resident) =
                         read.map_or((None, Resident::Nothing), |image| (image.build_id, image.resident));
                     found.files.push(FoundFile { path: piece.path, build_id, resident });
@@ -145,6 +157,7 @@ impl Known {
         mut lacks: Vec<(Lack, String)>,
         is_new: bool,
         symbols: Symbols,
+        wants_callers: bool,
     ) -> FoundKernel {
         let kernel = &self.kernel;
         if let Err(error) = kernel.tasks(look) {
@@ -158,7 +171,7 @@ impl Known {
             modules: self.modules.len() as u32,
             symbols,
             loaded: self.loaded_symbols(look),
-            callers: callers(kernel, look),
+            callers: if wants_callers { callers(kernel, look) } else { Vec::new() },
             thunks: kernel.thunks(),
             lacks,
         }
@@ -222,10 +235,11 @@ fn content(
     look: &Look<'_>,
     image: FoundImageId,
     file: Option<FileId>,
+    callers: bool,
 ) -> Option<FoundImage> {
     match (image, file) {
-        (FoundImageId::Vdso, _) => read(&kernel.vdso(look).ok()?[..], look),
-        (_, Some(file)) => read(&kernel.file(look, file).ok()?, look),
+        (FoundImageId::Vdso, _) => read(&kernel.vdso(look).ok()?[..], look, callers),
+        (_, Some(file)) => read(&kernel.file(look, file).ok()?, look, callers),
         _ => None,
     }
 }
@@ -267,7 +281,7 @@ fn callers(kernel: &Kernel, look: &Look<'_>) -> Vec<FoundOrc> {
 }
 
 /// What is in memory of an ELF file.
-fn read(file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<FoundImage> {
+fn read(file: &(impl FileBytes + ?Sized), look: &Look<'_>, callers: bool) -> Option<FoundImage> {
     let elf = Elf::read(file, look.budget()).ok()?;
     let functions = |source| elf.functions(file, look.budget(), source).ok();
     let some = |list: &FunctionList| !list.is_empty();
@@ -290,7 +304,7 @@ fn read(file: &(impl FileBytes + ?Sized), look: &Look<'_>) -> Option<FoundImage>
     let mut image = FoundImage::new(
         elf.build_id(file, look.budget()).ok().flatten(),
         resident,
-        frames(elf.frame_tables(file, look.budget())),
+        if callers { frames(elf.frame_tables(file, look.budget())) } else { FoundFrames::default() },
         code.map(|segment| (segment.offset, segment.file_size, segment.address)).collect(),
     );
     for function in lists.iter().flat_map(FunctionList::iter) {

@@ -23,6 +23,8 @@ pub(crate) const PAGE: usize = 4096;
 pub(crate) struct Question {
     /// Whether the guest's page tables hold the machine's frames.
     pub(crate) frames: PageNumbers,
+    /// Whether it is wanted how callers are found: those tables are large.
+    pub(crate) callers: bool,
     pub(crate) about: About,
 }
 

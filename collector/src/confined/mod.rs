@@ -36,7 +36,7 @@ pub fn serve() -> io::Result<()> {
     let mut looking = Looking::default();
     while let Some(question) = messages::receive_or_end::<Question>(&*socket)? {
         let memory = Pages::new(socket.clone(), question.frames);
-        let answer = looking.answer(question.about, &memory);
+        let answer = looking.answer(&question, &memory);
         messages::send(&*socket, &Said::Answer(Box::new(answer)))?;
     }
     Ok(())

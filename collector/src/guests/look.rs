@@ -132,6 +132,8 @@ pub(super) struct Means {
     pub(super) memories: Arc<dyn Memories>,
     /// What starts a process that looks into a guest.
     pub(super) command: Arc<[OsString]>,
+    /// Whether callers are wanted.
+    pub(super) callers: bool,
     /// Where symbols are that a guest does not have in memory.
     pub(super) files: Arc<SymbolFiles>,
 }
@@ -193,7 +195,7 @@ impl Worker {
         let process = match &mut self.process {
             Some(process) => process,
             none => {
-                let started = Process::start(&self.means.command);
+                let started = Process::start(&self.means.command, self.means.callers);
                 none.insert(started.map_err(|error| format!("no process to look into it: {error}"))?)
             }
         };

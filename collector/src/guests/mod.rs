@@ -139,11 +139,12 @@ impl Guest {
 impl Guests {
     /// Ready to answer, if this hypervisor shows its domains' memory and there is a command that starts a process to look
     /// into it ([`crate::serve`]).
-    pub(crate) fn new(memories: Option<Arc<dyn Memories>>, options: Option<&Looking>) -> Self {
+    pub(crate) fn new(memories: Option<Arc<dyn Memories>>, options: Option<&Looking>, callers: bool) -> Self {
         let (tell, answers) = bounded(QUEUE);
         let means = memories.zip(options).map(|(memories, options)| Means {
             memories,
             command: options.command.as_slice().into(),
+            callers,
             files: options.files.clone(),
         });
         Self { means, tell, answers, guests: HashMap::new() }

@@ -23,11 +23,13 @@ pub(crate) struct Process {
     child: Child,
     socket: UnixStream,
     patience: Duration,
+    /// Whether it is asked how callers are found, too.
+    callers: bool,
 }
 
 impl Process {
     /// Starts `command`, whose first word is the program.
-    pub(crate) fn start(command: &[OsString]) -> io::Result<Self> {
+    pub(crate) fn start(command: &[OsString], callers: bool) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
         let (socket, its) = UnixStream::pair()?;
         let child = Command::new(program)
@@ -38,7 +40,7 @@ impl Process {
             // What it would say there is the guest's word.
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { child, socket, patience: PATIENCE })
+        Ok(Self { child, socket, patience: PATIENCE, callers })
     }
 
     /// Asks, and reads the guest's pages for it until it answers; none of them once the guest is gone.
@@ -53,7 +55,7 @@ impl Process {
             Frames::Machine => PageNumbers::Machine,
         };
         let mut socket = Timed { socket: &self.socket, deadline: Instant::now() + self.patience };
-        send(&mut socket, &Question { frames, about })?;
+        send(&mut socket, &Question { frames, callers: self.callers, about })?;
         loop {
             match messages::receive(&mut socket)? {
                 Said::Answer(answer) => return Ok(*answer),
@@ -139,7 +141,7 @@ mod tests {
     fn start() -> Process {
         let program = env::current_exe().unwrap().into_os_string();
         let arguments = ["--exact", SERVE, "--ignored", "--nocapture"].map(OsString::from);
-        Process::start(&[&[program][..], &arguments].concat()).unwrap()
+        Process::start(&[&[program][..], &arguments].concat(), true).unwrap()
     }
 
     #[test]
@@ -217,7 +219,7 @@ mod tests {
     #[test]
     fn whoever_does_not_answer_is_given_up() {
         let linux = Linux::new(Shape::PLAIN);
-        let mut process = Process::start(&["sleep", "1000"].map(OsString::from)).unwrap();
+        let mut process = Process::start(&["sleep", "1000"].map(OsString::from), false).unwrap();
         process.patience = Duration::from_millis(50);
         let error = ask(&mut process, &linux.ram, About::Everything).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
