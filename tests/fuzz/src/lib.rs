@@ -1,9 +1,10 @@
 //! What fuzzing does with its inputs: guests that were made up are corrupted as the input says, and looked into or sampled.
 //!
-//! `cargo +nightly fuzz run TARGET` in this folder's parent; the targets are `kernel`, `types`, `processes`, `elf` and `stacks`.
+//! `cargo +nightly fuzz run TARGET` in this folder's parent; the targets are `kernel`, `types`, `processes`, `elf`, `stacks` and `chains`.
 //! A panic is a bug, and so is a look that costs more than its budget.
 #![forbid(unsafe_code)]
 
+mod chains;
 #[path = "../../../guest/tests/looks/explore.rs"]
 mod explore;
 #[path = "../../../guest/tests/looks/synthetic/mod.rs"]
@@ -14,6 +15,7 @@ mod stacks;
 
 use std::{cell::RefCell, time::Duration};
 
+pub use chains::chains;
 use guest::{Budget, Elf, Frames, FunctionSource, Kernel, Levels, Limits, Look};
 pub use stacks::stacks;
 use synthetic::{Layout, Linux, Release, Shape};
