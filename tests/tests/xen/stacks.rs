@@ -2,25 +2,10 @@
 
 use std::path::Path;
 
-use lab::{
-    Scenario,
-    scenario::{GuestKind, Release},
-};
+use lab::Scenario;
 use serde_json::Value;
 
 use crate::{consoles, figures, host::Host};
-
-fn scenario(release: Release) -> Scenario {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/stacks.toml");
-    let mut scenario = Scenario::load(&path).unwrap();
-    scenario.hypervisor.release = release;
-    scenario
-}
-
-fn without_hvm(mut scenario: Scenario) -> Scenario {
-    scenario.guests.retain(|guest| *guest.kind.get_ref() != GuestKind::Hvm);
-    scenario
-}
 
 fn captured(host: &Host, file: &str) -> Value {
     serde_json::from_str(&host.text(file)).unwrap()
@@ -30,8 +15,12 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-fn are_right(name: &str, scenario: &Scenario) {
-    let host = Host::run_with(name, scenario, vec![lab::stretches().unwrap()]).unwrap();
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn stacks_are_what_is_there_and_hostile_pointers_lead_nowhere() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/stacks.toml");
+    let scenario = Scenario::load(&path).unwrap();
+    let host = Host::run_with("stacks", &scenario, vec![lab::stretches().unwrap()]).unwrap();
     for step in ["off", "stacks", "frames", "stress"] {
         host.step(step).ended(0);
     }
@@ -43,7 +32,7 @@ fn are_right(name: &str, scenario: &Scenario) {
         let domain = &stacks["domains"][guest.to_string()];
         let (pattern, broken) = (number(&domain["pattern"]), number(&domain["broken"]));
         figures::figure(
-            format_args!("{name}, domain {guest}: words of a known stack, and wrong ones among them"),
+            format_args!("domain {guest}: words of a known stack, and wrong ones among them"),
             format_args!("{pattern}, {broken}"),
         );
         assert!(pattern > 10_000 && broken == 0, "{domain}");
@@ -76,29 +65,8 @@ fn are_right(name: &str, scenario: &Scenario) {
         let bytes: u64 =
             captured["domains"].as_object().unwrap().values().map(|it| number(&it["bytes"])).sum();
         figures::figure(
-            format_args!("{name}, {file}: nanoseconds and bytes of stacks a sample"),
+            format_args!("{file}: nanoseconds and bytes of stacks a sample"),
             format_args!("{}, {}", of_all("own_ns") / taken, bytes / taken),
         );
     }
-}
-
-#[test]
-#[ignore = "boots a real hypervisor: cargo xtask test"]
-fn on_xen_4_17() {
-    are_right("stacks-4.17", &without_hvm(scenario(Release::Bookworm)));
-}
-
-/// Instructions are counted here: a nanosecond of the guest's is a fourth of one.
-#[test]
-#[ignore = "boots a real hypervisor: cargo xtask test"]
-fn long_on_xen_4_14() {
-    let mut scenario = without_hvm(scenario(Release::Bullseye));
-    scenario.machine.icount = Some(2);
-    are_right("stacks-4.14", &scenario);
-}
-
-#[test]
-#[ignore = "boots a real hypervisor: cargo xtask test"]
-fn long_on_xen_4_20_and_of_an_hvm_guest() {
-    are_right("stacks-4.20", &scenario(Release::Trixie));
 }
