@@ -12,6 +12,7 @@ pub mod events;
 mod hypervisor;
 mod kvm;
 mod own_kernel;
+mod own_object;
 pub mod own_processes;
 mod taken;
 mod xen;

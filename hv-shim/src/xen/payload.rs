@@ -11,7 +11,10 @@ use abi::{
 
 use profile::HypervisorVirtual;
 
-use crate::{CallGraph, HypervisorSymbol, ShimError};
+use crate::{
+    CallGraph, HypervisorSymbol, ShimError,
+    own_object::{Elf, SYMBOL_SECTION, SYMBOL_VALUE},
+};
 
 /// The object as it was built.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xen-payload.o"));
@@ -169,82 +172,10 @@ fn config(symbols: &SymbolIndex<'_>, settings: &Settings) -> Result<Config, Shim
     })
 }
 
-/// In an `Elf64_Sym`.
-const SYMBOL_BYTES: usize = 24;
-const SYMBOL_SECTION: usize = 6;
-const SYMBOL_VALUE: usize = 8;
-
-/// Our own object: well-formed, because we built it.
-struct Elf<'a> {
-    bytes: &'a [u8],
-    sections: Vec<Section<'a>>,
-}
-
-struct Section<'a> {
-    name: &'a str,
-    kind: u32,
-    offset: usize,
-    bytes: usize,
-    link: usize,
-}
-
-struct Symbol<'a> {
-    /// Where its entry stands in the file.
-    entry: usize,
-    name: &'a str,
-    section: u16,
-    value: u64,
-}
-
-impl<'a> Elf<'a> {
-    fn parse(bytes: &'a [u8]) -> Self {
-        let headers = word(bytes, 0x28) as usize;
-        let count = half(bytes, 0x3c);
-        let header = |number: u16| &bytes[headers + 64 * usize::from(number)..][..64];
-        let names = word(header(half(bytes, 0x3e)), 0x18) as usize;
-        let section = |number| {
-            let header = header(number);
-            Section {
-                name: text(bytes, names + word(header, 0) as u32 as usize),
-                kind: (word(header, 0) >> 32) as u32,
-                offset: word(header, 0x18) as usize,
-                bytes: word(header, 0x20) as usize,
-                link: word(header, 0x28) as u32 as usize,
-            }
-        };
-        Self { bytes, sections: (0..count).map(section).collect() }
-    }
-
-    fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> {
-        const SYMTAB: u32 = 2;
-        let table = self.sections.iter().find(|section| section.kind == SYMTAB).expect("a symbol table");
-        let names = self.sections[table.link].offset;
-        let bytes = self.bytes;
-        (table.offset..table.offset + table.bytes).step_by(SYMBOL_BYTES).map(move |entry| Symbol {
-            entry,
-            name: text(bytes, names + word(bytes, entry) as u32 as usize),
-            section: half(bytes, entry + SYMBOL_SECTION),
-            value: word(bytes, entry + SYMBOL_VALUE),
-        })
-    }
-}
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-}
-
-fn half(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
-}
-
-fn text(bytes: &[u8], at: usize) -> &str {
-    let end = bytes[at..].iter().position(|&byte| byte == 0).expect("a terminator");
-    std::str::from_utf8(&bytes[at..at + end]).expect("our own names")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::own_object::word;
 
     /// What Xen's loader can relocate (arch/x86/livepatch.c): R_X86_64_NONE, 64, PC32 and PLT32.
     const RELOCATIONS: [u32; 4] = [0, 1, 2, 4];
