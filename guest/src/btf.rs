@@ -4,7 +4,7 @@
 //! The format is Documentation/bpf/btf.rst of Linux. Everything that is asked is asked of the kernel that runs, so that
 //! no profile of any version is needed.
 
-use std::{cell::Cell, collections::HashMap};
+use std::{cell::Cell, collections::HashMap, ops::Range};
 
 use crate::{
     budget::{Budget, Exhausted},
@@ -30,9 +30,9 @@ const KIND_UNION: u8 = 5;
 const KIND_ENUM: u8 = 6;
 
 /// A kernel's types.
-pub(crate) struct Btf {
+pub struct Btf {
     bytes: Vec<u8>,
-    strings: std::ops::Range<usize>,
+    strings: Range<usize>,
     /// Where each type's description begins; the type 0, `void`, has none.
     types: Vec<u32>,
     /// Structures and unions by the hash of their names: the first of each name.
@@ -62,6 +62,28 @@ struct Member {
 }
 
 impl Btf {
+    /// Of a kernel that is trusted, such as the one that this program runs on (`/sys/kernel/btf/vmlinux`).
+    pub fn of_kernel(bytes: Vec<u8>) -> Result<Self, LayoutError> {
+        Self::parsed(bytes)
+    }
+
+    /// Of a module of such a kernel together with the kernel's: a module's types and strings are numbered on from those.
+    pub fn of_module(kernel: &[u8], module: &[u8]) -> Result<Self, LayoutError> {
+        let ((kernel_types, kernel_strings), (types, strings)) = (parts(kernel)?, parts(module)?);
+        let mut bytes = kernel[..HEADER].to_vec();
+        let mut set =
+            |at: usize, value: usize| bytes[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
+        set(4, HEADER);
+        set(8, 0);
+        set(12, kernel_types.len() + types.len());
+        set(16, kernel_types.len() + types.len());
+        set(20, kernel_strings.len() + strings.len());
+        for part in [&kernel[kernel_types], &module[types], &kernel[kernel_strings], &module[strings]] {
+            bytes.extend_from_slice(part);
+        }
+        Self::parsed(bytes)
+    }
+
     pub(crate) fn parse(bytes: Vec<u8>, budget: &Budget) -> Result<Result<Self, LayoutError>, Exhausted> {
         budget.scan(4 * bytes.len() as u64)?;
         budget.memory(bytes.len() as u64 / 2)?;
@@ -70,22 +92,7 @@ impl Btf {
 
     fn parsed(bytes: Vec<u8>) -> Result<Self, LayoutError> {
         let damaged = LayoutError::DamagedBtf;
-        if bytes.get(..2) != Some(&MAGIC) {
-            return Err(damaged("its magic number is missing"));
-        }
-        let field =
-            |at| u32_at(&bytes, at).map(|value| value as usize).ok_or(damaged("its header is cut off"));
-        let header = field(4)?;
-        if header < HEADER {
-            return Err(damaged("its header is too short"));
-        }
-        let part = |at: usize| {
-            let start = header.checked_add(field(at)?).ok_or(damaged("a part begins nowhere"))?;
-            let end = start.checked_add(field(at + 4)?).filter(|&end| end <= bytes.len());
-            Ok(start..end.ok_or(damaged("a part reaches past the end"))?)
-        };
-        let (all_types, strings) = (part(8)?, part(16)?);
-
+        let (all_types, strings) = parts(&bytes)?;
         let mut btf =
             Self { bytes, strings, types: vec![0], structures: HashMap::new(), visits: Cell::new(0) };
         let mut at = all_types.start;
@@ -103,7 +110,7 @@ impl Btf {
     }
 
     /// Where a member is, in bytes; `path` is dotted where it lies in an inner structure.
-    pub(crate) fn offset(&self, structure: &'static str, path: &'static str) -> Result<u64, LayoutError> {
+    pub fn offset(&self, structure: &'static str, path: &'static str) -> Result<u64, LayoutError> {
         let missing = LayoutError::NoMember { structure, member: path };
         Ok(u64::from(self.member(structure, path).ok_or(missing)?.bit_offset / 8))
     }
@@ -119,7 +126,7 @@ impl Btf {
     }
 
     /// The size of a structure, in bytes.
-    pub(crate) fn size(&self, structure: &'static str) -> Result<u64, LayoutError> {
+    pub fn size(&self, structure: &'static str) -> Result<u64, LayoutError> {
         let kind = self.structures.get(structure.as_bytes()).and_then(|&id| self.described(id));
         let kind = kind.ok_or(LayoutError::NoStructure(structure))?;
         Ok(u64::from(kind.size_or_type))
@@ -215,6 +222,25 @@ impl Btf {
         let rest = &rest[..rest.len().min(MAX_NAME)];
         &rest[..memchr::memchr(0, rest).unwrap_or(0)]
     }
+}
+
+/// Where the types are, and the strings.
+fn parts(bytes: &[u8]) -> Result<(Range<usize>, Range<usize>), LayoutError> {
+    let damaged = LayoutError::DamagedBtf;
+    if bytes.get(..2) != Some(&MAGIC) {
+        return Err(damaged("its magic number is missing"));
+    }
+    let field = |at| u32_at(bytes, at).map(|value| value as usize).ok_or(damaged("its header is cut off"));
+    let header = field(4)?;
+    if header < HEADER {
+        return Err(damaged("its header is too short"));
+    }
+    let part = |at: usize| {
+        let start = header.checked_add(field(at)?).ok_or(damaged("a part begins nowhere"))?;
+        let end = start.checked_add(field(at + 4)?).filter(|&end| end <= bytes.len());
+        Ok(start..end.ok_or(damaged("a part reaches past the end"))?)
+    };
+    Ok((part(8)?, part(16)?))
 }
 
 /// How many bytes follow the description of a type.
