@@ -1,7 +1,8 @@
-//! Builds the Xen payload: one relocatable object, which hv-shim embeds and binds to the running hypervisor.
+//! Builds what is loaded elsewhere, as relocatable objects that hv-shim embeds: the payload for Xen, and the programs for
+//! the BPF machine of a KVM host's kernel.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -22,6 +23,42 @@ fn main() {
         .arg("-o")
         .arg(out.join("xen-payload.o"))
         .arg(archive));
+    compile_bpf(&manifest.join("bpf"), &out);
+}
+
+/// Compiles the BPF programs. It takes clang; without, guests' registers can't be read, and the program says so: what is
+/// embedded then is empty.
+fn compile_bpf(sources: &Path, out: &Path) {
+    println!("cargo::rerun-if-changed={}", sources.display());
+    println!("cargo::rerun-if-env-changed=XENOSCOPE_CLANG");
+    let clang = env::var_os("XENOSCOPE_CLANG").unwrap_or_else(|| "clang".into());
+    for name in ["capture", "peek"] {
+        let object = out.join(format!("{name}.bpf.o"));
+        let flags = [
+            "-target",
+            "bpf",
+            "-mcpu=v3",
+            "-O2",
+            "-ffreestanding",
+            "-nostdinc",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+        ];
+        let mut command = Command::new(&clang);
+        command.args(flags).arg("-c").arg(sources.join(format!("{name}.bpf.c"))).arg("-o").arg(&object);
+        match command.status() {
+            Ok(status) => assert!(status.success(), "a BPF program can't be compiled\n{command:?}"),
+            Err(error) => {
+                println!(
+                    "cargo::warning=built without BPF programs, for KVM's guests: {clang:?} can't be run: {error}"
+                );
+                // As long as this is not there, it is looked for again.
+                println!("cargo::rerun-if-changed=/usr/bin/clang");
+                fs::write(&object, []).expect("the folder for what is built can be written to");
+            }
+        }
+    }
 }
 
 /// Compiles the payload's crate. It has a target and a profile of its own, which a dependency can't have.

@@ -6,7 +6,7 @@ pub enum ShimError {
     /// Users without privileges may not see the machine.
     #[error(
         "this user may not sample the machine: run as root, or allow it with `setcap \
-         cap_perfmon,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep` on the program{}", setting(.paranoid)
+         cap_perfmon,cap_bpf,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep` on the program{}", setting(.paranoid)
     )]
     PerfForbidden {
         /// What `kernel.perf_event_paranoid` is set to, if the kernel has it.

@@ -12,9 +12,10 @@ use crate::process;
 const PAYLOAD_TARGET: &str = "x86_64-unknown-none";
 
 /// What is looked for, a program or a file, and the Debian package that has it.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("cc", "gcc"),
     ("ld", "binutils"),
+    ("clang", "clang"),
     ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("setpriv", "util-linux"),

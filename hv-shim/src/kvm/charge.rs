@@ -4,12 +4,13 @@ use profile::{EventId, Mode, Time};
 
 use super::{
     HOST,
+    bpf::VcpuState,
     idle::IdleCode,
     perf::{Scope, Setting},
     records::{CpuMode, PerfRecord, PerfSample},
     vcpus::Known,
 };
-use crate::{Owner, ProcessKey, Taken};
+use crate::{CallGraph, Owner, ProcessKey, Taken};
 
 /// A sample of the clock stands for at most this many periods: what is longer was a machine that stood still.
 const LONGEST_GAP: u64 = 20;
@@ -32,6 +33,10 @@ pub(super) struct Books {
     pub(super) throttled_since: Option<u64>,
     /// The sample before, if something ran then and nothing is missing since.
     pub(super) last: Option<Before>,
+    /// What a program told of the guest that the next sample is of.
+    pub(super) vcpu: Option<Box<VcpuState>>,
+    /// Samples of guests of which the program told something else.
+    pub(super) strange: u64,
 }
 
 /// What is kept of a sample for the next one.
@@ -55,9 +60,15 @@ impl Converter<'_> {
     pub(super) fn convert(&mut self, record: PerfRecord) -> Option<Taken> {
         let sample = match record {
             PerfRecord::Sample(sample) => sample,
+            PerfRecord::Vcpu(state) => {
+                self.books.vcpu = Some(state);
+                return None;
+            }
             PerfRecord::Lost { count } => {
                 self.books.lost += count;
                 self.books.last = None;
+                // Its sample is among them.
+                self.books.vcpu = None;
                 return None;
             }
             PerfRecord::Throttled { time } => {
@@ -73,6 +84,7 @@ impl Converter<'_> {
             }
             _ => return None,
         };
+        let state = self.books.vcpu.take();
         if self.is_idle(&sample) {
             self.books.last = None;
             return None;
@@ -80,7 +92,7 @@ impl Converter<'_> {
         let weight = self.weight(&sample);
         let sequence = self.books.written + self.books.lost;
         self.books.written += 1;
-        Some(self.charge(sample, sequence, weight))
+        Some(self.charge(sample, state, sequence, weight))
     }
 
     /// What a sample stands for: what was counted; on a clock a mean period, or where something ran all the time the
@@ -105,23 +117,47 @@ impl Converter<'_> {
             && self.idle.is_none_or(|idle| idle.contains(sample.instruction_pointer))
     }
 
-    fn charge(&mut self, sample: PerfSample, sequence: u64, weight: u64) -> Taken {
+    fn charge(
+        &mut self,
+        sample: PerfSample,
+        state: Option<Box<VcpuState>>,
+        sequence: u64,
+        weight: u64,
+    ) -> Taken {
         let PerfSample { mode, instruction_pointer, pid, tid, time, callers, .. } = sample;
+        if let Some(state) = &state {
+            self.known.met(pid, tid, state);
+        }
         let vcpu = match mode {
-            CpuMode::Guest => Some(self.known.running_guest(pid, tid)),
+            CpuMode::Guest => Some(*self.known.running_guest(pid, tid)),
             CpuMode::Kernel | CpuMode::User => self.known.of_thread(tid),
         };
         let guest = vcpu.map_or(HOST, |vcpu| vcpu.vmm);
-        let in_kernel_half = instruction_pointer >> 63 == 1;
+        let interrupted = state.as_ref().filter(|_| mode == CpuMode::Guest);
+        let place = interrupted.and_then(|state| state.at(instruction_pointer));
+        let is_strange = interrupted.is_some_and(|state| state.contradicts(instruction_pointer));
+        self.books.strange += u64::from(is_strange);
+        // Half of all addresses are kernels'.
+        let in_kernel = place.map_or(instruction_pointer >> 63 == 1, |place| !place.user);
         let (mode, owner) = match (mode, vcpu.is_some()) {
-            (CpuMode::Guest, _) if in_kernel_half => (Mode::Kernel, Owner::Kernel(guest)),
+            (CpuMode::Guest, _) if in_kernel => (Mode::Kernel, Owner::Kernel(guest)),
             (CpuMode::Guest, _) => (Mode::User, Owner::Process(guest)),
             (CpuMode::Kernel, true) => (Mode::Hypervisor, Owner::Kernel(HOST)),
             (CpuMode::User, true) => (Mode::Backend, Owner::Process(HOST)),
             (CpuMode::Kernel, false) => (Mode::Kernel, Owner::Kernel(HOST)),
             (CpuMode::User, false) => (Mode::User, Owner::Process(HOST)),
         };
-        let of_host = matches!(owner, Owner::Kernel(HOST) | Owner::Process(HOST));
+        let page_tables = place.map(|place| place.root);
+        let process = match owner {
+            Owner::Kernel(HOST) | Owner::Process(HOST) => Some(ProcessKey::Pid(pid)),
+            // Only user code tells whose page tables these are: idle CPUs and kernel threads keep somebody else's.
+            Owner::Process(_) => page_tables.map(ProcessKey::Root),
+            _ => None,
+        };
+        let asked = self.setting.call_graph != CallGraph::Off;
+        let of_guest = |state: Option<Box<VcpuState>>| {
+            state.filter(|_| asked).map_or_else(Vec::new, |state| state.stretches(guest))
+        };
         Taken {
             time: Time(time),
             sequence,
@@ -131,11 +167,20 @@ impl Converter<'_> {
             vcpu: vcpu.and_then(|vcpu| vcpu.index),
             mode,
             owner,
-            process: of_host.then_some(ProcessKey::Pid(pid)),
-            page_tables: None,
+            process,
+            page_tables,
             instruction_pointer,
-            // What the kernel captures while a guest runs is of the thread that runs it.
-            stretches: if of_host { callers } else { Vec::new() },
+            stretches: match mode {
+                // What the kernel captures while a guest runs is of the thread that runs it.
+                Mode::Kernel | Mode::User if guest != HOST => of_guest(state.filter(|_| place.is_some())),
+                // Where the guest was left is what has the hypervisor work.
+                Mode::Hypervisor if state.is_some() => callers
+                    .into_iter()
+                    .filter(|captured| captured.owner == Owner::Kernel(HOST))
+                    .chain(of_guest(state))
+                    .collect(),
+                _ => callers,
+            },
         }
     }
 }

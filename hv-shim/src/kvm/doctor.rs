@@ -3,7 +3,9 @@
 use std::fs;
 
 use super::{
-    HOST, can_run_guests, cpus,
+    HOST,
+    bpf::{Bpf, Processor},
+    can_run_guests, cpus,
     domains::Domains,
     idle::IdleCode,
     perf::{self, Counter, Pace, Scope, Setting},
@@ -15,7 +17,7 @@ use crate::{CallGraph, Check, Outcome, ShimError, own_kernel::OwnKernel};
 const SECOND_NS: u64 = 1_000_000_000;
 
 pub(crate) fn doctor() -> Vec<Check> {
-    vec![kvm(), machine(), counters(), guests(), symbols(), processes()]
+    vec![kvm(), machine(), counters(), guests(), registers(), symbols(), processes()]
 }
 
 fn kvm() -> Check {
@@ -37,7 +39,7 @@ fn machine() -> Check {
         Err(error) => return fail(name, error.to_string(), "mount /sys"),
     };
     let open = |scope, kernel| {
-        Setting { scope, kernel, call_graph: CallGraph::Off }.sampler(
+        Setting { scope, kernel, call_graph: CallGraph::Off, guests: false }.sampler(
             cpu,
             Counter::Clock,
             Pace::Period(SECOND_NS),
@@ -52,8 +54,7 @@ fn machine() -> Check {
     let setting = perf::paranoid().map_or_else(|| "unknown".into(), |value| value.to_string());
     let found =
         format!("this user may not sample the machine: {error}; kernel.perf_event_paranoid is {setting}");
-    let advice =
-        "run as root, or setcap cap_perfmon,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep on the program";
+    let advice = "run as root, or setcap cap_perfmon,cap_bpf,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep on the program";
     if open(Scope::Children, false).is_ok() {
         return warn(
             name,
@@ -70,7 +71,7 @@ fn counters() -> Check {
     let clock =
         "the kernel's clock serves instead: code that runs with interrupts off is not seen where it runs";
     let cpu = cpus::online().ok().and_then(|online| online.first().copied()).unwrap_or(0);
-    let setting = Setting { scope: Scope::Machine, kernel: true, call_graph: CallGraph::Off };
+    let setting = Setting { scope: Scope::Machine, kernel: true, call_graph: CallGraph::Off, guests: false };
     match setting.sampler(cpu, Counter::Cycles, Pace::Hertz(1)) {
         Ok(_) if perf::counts_cycles() => pass(name, "the processor's cycles can be counted"),
         Ok(_) => warn(name, "the processor's counters do not count (an emulated or broken unit)", clock),
@@ -103,6 +104,32 @@ fn guests() -> Check {
             }
         }
         Err(error) => fail(name, error.to_string(), "mount /proc"),
+    }
+}
+
+/// Whether guests' registers and memory can be read, from which the names of what runs there come.
+fn registers() -> Check {
+    let name = "guests' state";
+    if !can_run_guests() {
+        return pass(name, "there can be no guests");
+    }
+    match Bpf::open().and_then(|bpf| Ok((bpf.layout.processor, bpf.capture(1, CallGraph::Off)?))) {
+        Ok((Processor::Amd, _)) => {
+            pass(name, "BPF programs read guests' registers and where their memory is")
+        }
+        Ok((Processor::Intel, _)) => warn(
+            name,
+            "BPF programs read where guests' memory is; the root of their page tables is in a place of the processor's \
+             (VMCS) that they can't read: kernels are named, processes are not",
+            "name programs by files (--guest-exe)",
+        ),
+        Err(lack) => warn(
+            name,
+            format!(
+                "guests' registers and memory can't be read: {lack}; samples of guests have addresses alone"
+            ),
+            format!("{}; or name kernels and programs by files (--guest-kernel, --guest-exe)", lack.advice()),
+        ),
     }
 }
 

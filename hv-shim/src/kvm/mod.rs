@@ -4,6 +4,7 @@
 //! virtual machine monitor does there in user space its `backend` mode.
 
 mod accounting;
+mod bpf;
 mod callers;
 mod changes;
 mod charge;
@@ -11,6 +12,7 @@ mod cpus;
 mod doctor;
 mod domains;
 mod idle;
+mod memory;
 mod perf;
 mod records;
 mod ring;
@@ -18,12 +20,22 @@ mod session;
 mod vcpus;
 mod vmm;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 pub(crate) use self::doctor::doctor;
-use self::{domains::Domains, idle::IdleCode, vcpus::Vcpus};
+use self::{
+    bpf::{Bpf, Lack},
+    domains::Domains,
+    idle::IdleCode,
+    memory::KvmMemories,
+    vcpus::Vcpus,
+};
 use crate::{
-    DomainState, Host, Hypervisor, HypervisorSymbol, Request, Sampling, ShimError, events::Counted,
+    DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Request, Sampling, ShimError, events::Counted,
     own_kernel::OwnKernel,
 };
 
@@ -35,12 +47,24 @@ pub(crate) struct Kvm {
     domains: Domains,
     vcpus: Vcpus,
     own_kernel: OwnKernel,
+    /// What guests are looked at by, once that was asked for.
+    bpf: OnceLock<Result<Arc<Bpf>, Lack>>,
 }
 
 impl Kvm {
     pub(crate) fn open() -> Self {
         let vcpus = Vcpus::default();
-        Self { domains: Domains::new(vcpus.clone()), vcpus, own_kernel: OwnKernel::default() }
+        Self {
+            domains: Domains::new(vcpus.clone()),
+            vcpus,
+            own_kernel: OwnKernel::default(),
+            bpf: OnceLock::new(),
+        }
+    }
+
+    /// What guests are looked at by; none where there can be none.
+    fn bpf(&self) -> Option<Result<&Arc<Bpf>, &Lack>> {
+        can_run_guests().then(|| self.bpf.get_or_init(Bpf::open).as_ref())
     }
 }
 
@@ -80,10 +104,16 @@ impl Hypervisor for Kvm {
         Ok(Counted::named().map(|counted| (counted, code(counted))).collect())
     }
 
+    fn memories(&self) -> Option<Arc<dyn Memories>> {
+        let bpf = self.bpf()?.ok()?.clone();
+        Some(Arc::new(KvmMemories { bpf, vcpus: self.vcpus.clone() }))
+    }
+
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
         // A list that can't be read hides its addresses.
         let symbols = self.own_kernel.symbols().unwrap_or_default();
-        Ok(Box::new(session::begin(self.vcpus.clone(), IdleCode::find(&symbols), request)?))
+        let bpf = self.bpf().map(|bpf| bpf.map(Arc::as_ref));
+        Ok(Box::new(session::begin(self.vcpus.clone(), IdleCode::find(&symbols), bpf, request)?))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::fd::{AsRawFd, FromRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd},
 };
 
 use perf_event_open_sys::{bindings as sys, ioctls};
@@ -45,6 +45,9 @@ pub(super) struct PerfEvent {
 /// What a sample holds beside the instruction pointer, the thread and the time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SampleLayout {
+    /// All records tell the number of their event, of which this is the sampler's. Another one, a program's, writes to the
+    /// same buffer.
+    pub(super) number: Option<u64>,
     /// The period that ended with it.
     pub(super) period: bool,
     /// What the event and its count of switches have counted so far.
@@ -77,6 +80,8 @@ pub(super) struct Setting {
     pub(super) kernel: bool,
     /// What is captured of callers.
     pub(super) call_graph: CallGraph,
+    /// Whether a program is to tell of guests, by records of its own in the sampler's buffer.
+    pub(super) guests: bool,
 }
 
 impl Setting {
@@ -117,29 +122,40 @@ impl Setting {
         }
         callers::ask(&mut attributes, self.call_graph, self.kernel);
         let period = matches!(pace, Pace::Hertz(_));
+        if self.guests {
+            attributes.sample_type |= u64::from(sys::PERF_SAMPLE_IDENTIFIER);
+        }
         // A CPU may be idle between two samples of a clock without a sample that shows it; not without a switch.
         let with_switches = counter == Counter::Clock && self.scope == Scope::Machine;
         if with_switches {
             attributes.sample_type |= u64::from(sys::PERF_SAMPLE_READ);
             attributes.read_format = sys::PERF_FORMAT_GROUP.into();
         }
-        let tells_lost = u64::from(sys::PERF_FORMAT_LOST);
-        attributes.read_format |= tells_lost;
-        let file = match self.open(cpu, &mut attributes, None) {
-            // Older kernels do not know the format.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                attributes.read_format &= !tells_lost;
-                self.open(cpu, &mut attributes, None)?
-            }
-            result => result?,
-        };
-        let tells_lost = attributes.read_format & tells_lost != 0;
+        attributes.read_format |= u64::from(sys::PERF_FORMAT_LOST);
+        let file = self.open_telling_lost(cpu, &mut attributes)?;
+        let tells_lost = attributes.read_format & u64::from(sys::PERF_FORMAT_LOST) != 0;
         let counts =
             with_switches.then_some(if tells_lost { CountLayout::ValueAndLost } else { CountLayout::Value });
         let switches =
             with_switches.then(|| self.switches(cpu, attributes.read_format, &file)).transpose()?;
-        let layout = SampleLayout { period, counts, call_graph: self.call_graph };
-        Ok(PerfEvent { file, switches, tells_lost, layout })
+        let layout = SampleLayout { number: None, period, counts, call_graph: self.call_graph };
+        let mut event = PerfEvent { file, switches, tells_lost, layout };
+        if self.guests {
+            event.layout.number = Some(event.number()?);
+        }
+        Ok(event)
+    }
+
+    /// Opens an event that tells how many of its records were lost, or on older kernels one that does not: the attributes
+    /// then say so.
+    fn open_telling_lost(self, cpu: u32, attributes: &mut sys::perf_event_attr) -> io::Result<File> {
+        match self.open(cpu, attributes, None) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                attributes.read_format &= !u64::from(sys::PERF_FORMAT_LOST);
+                self.open(cpu, attributes, None)
+            }
+            result => result,
+        }
     }
 
     /// Opens what counts how often a CPU goes over to another thread, whenever `leader` counts.
@@ -163,6 +179,19 @@ impl Setting {
         attributes.set_mmap2(1);
         let file = self.open(cpu, &mut attributes, None)?;
         Ok(PerfEvent { file, switches: None, tells_lost: false, layout: SampleLayout::default() })
+    }
+
+    /// Opens what a program's own records are of.
+    pub(super) fn program_output(self, cpu: u32) -> io::Result<PerfEvent> {
+        let mut attributes = self.attributes();
+        (attributes.type_, attributes.config) =
+            (sys::PERF_TYPE_SOFTWARE, sys::PERF_COUNT_SW_BPF_OUTPUT.into());
+        attributes.sample_type |= u64::from(sys::PERF_SAMPLE_IDENTIFIER | sys::PERF_SAMPLE_RAW);
+        attributes.__bindgen_anon_1.sample_period = 1;
+        attributes.read_format = sys::PERF_FORMAT_LOST.into();
+        let file = self.open_telling_lost(cpu, &mut attributes)?;
+        let tells_lost = attributes.read_format != 0;
+        Ok(PerfEvent { file, switches: None, tells_lost, layout: SampleLayout::default() })
     }
 
     fn open(
@@ -214,6 +243,29 @@ impl PerfEvent {
     pub(super) fn disable(&self) -> io::Result<()> {
         // SAFETY: as above.
         check(unsafe { ioctls::DISABLE(self.file.as_raw_fd(), 0) })
+    }
+
+    /// Has a BPF program run before each sample.
+    pub(super) fn run_before_samples(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: the descriptor is an event's, the argument another descriptor.
+        check(unsafe { ioctls::SET_BPF(self.file.as_raw_fd(), program.as_raw_fd() as u32) })
+    }
+
+    /// Writes to the buffer of another event, which has one.
+    pub(super) fn write_to_buffer_of(&self, other: &PerfEvent) -> io::Result<()> {
+        // SAFETY: both are descriptors of events.
+        check(unsafe { ioctls::SET_OUTPUT(self.file.as_raw_fd(), other.file.as_raw_fd()) })
+    }
+
+    fn number(&self) -> io::Result<u64> {
+        let mut number = 0;
+        // SAFETY: the descriptor is an event's; the kernel writes one u64.
+        check(unsafe { ioctls::ID(self.file.as_raw_fd(), &raw mut number) })?;
+        Ok(number)
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Sets another period, which begins now.

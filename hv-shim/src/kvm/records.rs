@@ -6,6 +6,7 @@
 use perf_event_open_sys::bindings as sys;
 
 use super::{
+    bpf::VcpuState,
     callers,
     perf::{CountLayout, SampleLayout},
 };
@@ -18,6 +19,8 @@ const MODE: u16 = 7;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PerfRecord {
     Sample(PerfSample),
+    /// What the sample that follows can't tell of the guest whose vCPU the thread is.
+    Vcpu(Box<VcpuState>),
     /// So many records before this one found no room.
     Lost {
         count: u64,
@@ -104,6 +107,13 @@ fn decode(kind: u32, misc: u16, mut fields: Fields<'_>, layout: SampleLayout) ->
             sys::PERF_RECORD_MISC_GUEST_KERNEL | sys::PERF_RECORD_MISC_GUEST_USER => CpuMode::Guest,
             _ => CpuMode::Kernel,
         };
+        if let Some(number) = layout.number
+            && fields.u64()? != number
+        {
+            let (_thread, _time, length) = (fields.u64()?, fields.u64()?, fields.u32()?);
+            let state = VcpuState::parse(fields.0.get(..length as usize)?)?;
+            return Some(PerfRecord::Vcpu(Box::new(state)));
+        }
         let (instruction_pointer, pid, tid, time) =
             (fields.u64()?, fields.u32()?, fields.u32()?, fields.u64()?);
         let period = if layout.period { Some(fields.u64()?) } else { None };
@@ -114,6 +124,9 @@ fn decode(kind: u32, misc: u16, mut fields: Fields<'_>, layout: SampleLayout) ->
         let callers = callers::read(&mut fields, layout.call_graph)?;
         let sample = PerfSample { mode, instruction_pointer, pid, tid, time, period, switches, callers };
         return Some(PerfRecord::Sample(sample));
+    }
+    if layout.number.is_some() {
+        fields.cut_trailing_word()?;
     }
     let time = fields.trailing_time()?;
     Some(match kind {
@@ -188,6 +201,12 @@ impl<'a> Fields<'a> {
         let (skipped, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
         self.0 = rest;
         Some(skipped)
+    }
+
+    /// The number of the event at the end of all records but samples.
+    fn cut_trailing_word(&mut self) -> Option<()> {
+        self.0 = self.0.get(..self.0.len().checked_sub(8)?)?;
+        Some(())
     }
 
     /// The time at the end of all records but samples, behind the thread; both are cut off.
@@ -278,6 +297,28 @@ mod tests {
         assert_eq!(switches_of(layout(false, value), &with(&[2, 900, 5])), Some((None, Some(5))));
         assert_eq!(switches_of(layout(false, both), &with(&[2, 900, 1, 5, 0])), Some((None, Some(5))));
         assert_eq!(switches_of(layout(false, both), &with(&[2, 900, 1])), None);
+    }
+
+    /// Two events write to one buffer: the sampler, and what a program tells of.
+    #[test]
+    fn a_programs_records_are_told_from_samples() {
+        let layout = SampleLayout { number: Some(99), ..SampleLayout::default() };
+        let state = [&[0xffff_8880_0000_0000_u64, 2][..], &[7; 41], &[0; 6]].concat();
+        let mut raw: Vec<u8> = (state.len() as u32 * 8 + 4).to_ne_bytes().to_vec();
+        raw.extend(state.iter().flat_map(|word| word.to_ne_bytes()));
+        raw.extend([0; 4]);
+        let raw: Vec<u64> = raw.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let bytes = [
+            record(9, 1, &[&[98, pair(7, 8), 1_000][..], &raw].concat()),
+            record(9, 5, &[99, 0x1234, pair(7, 8), 1_000]),
+            record(2, 0, &[98, 3, pair(7, 7), 1_100, 98]),
+        ]
+        .concat();
+        let mut records = Vec::new();
+        parse(&bytes, layout, &mut |record| records.push(record));
+        assert!(matches!(&records[0], PerfRecord::Vcpu(state) if state.vcpu_id == 2), "{records:?}");
+        assert!(matches!(&records[1], PerfRecord::Sample(sample) if sample.instruction_pointer == 0x1234));
+        assert_eq!(records[2..], [PerfRecord::Lost { count: 3 }]);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use std::{
 use profile::{CpuAccount, Event, LossCause, PhysCpu, Source, Time};
 
 use super::{
-    HOST, callers,
+    HOST,
+    bpf::{Bpf, Capture, Lack, VcpuState},
+    callers,
     changes::change,
     charge::{Books, Converter},
     cpus,
@@ -23,8 +25,8 @@ use super::{
     vcpus::Vcpus,
 };
 use crate::{
-    MappedFile, PmuTrust, ProcessKey, ProcessState, Record, Request, SampleBy, Sampling, ShimError, Stopped,
-    Watermark, clock,
+    CallGraph, MappedFile, PmuTrust, ProcessKey, ProcessState, Record, Request, SampleBy, Sampling,
+    ShimError, Stopped, Watermark, clock,
     events::{Counted, Modes},
     own_processes,
 };
@@ -60,6 +62,8 @@ pub(super) struct Session {
     started: u64,
     cpus: Vec<Cpu>,
     vcpus: Vcpus,
+    /// What tells of guests' registers, where it may.
+    capture: Option<Capture>,
     /// None where the kernel hides its addresses: then all of the idle task is idling.
     idle: Option<IdleCode>,
     redrawn: Instant,
@@ -82,12 +86,19 @@ struct Cpu {
 struct Events {
     sampler: PerfEvent,
     samples: Ring,
+    /// What a program's records are of; they are in the sampler's buffer.
+    guests: Option<PerfEvent>,
     news: PerfEvent,
     changes: Ring,
 }
 
-/// Begins to sample.
-pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> Result<Session, ShimError> {
+/// Begins to sample. `bpf` is what guests are looked at by; none where there can be no guests.
+pub(super) fn begin(
+    vcpus: Vcpus,
+    idle: Option<IdleCode>,
+    bpf: Option<Result<&Bpf, &Lack>>,
+    request: &Request,
+) -> Result<Session, ShimError> {
     if !matches!(request.sample_by, SampleBy::Auto) {
         return Err(ShimError::Request(
             "--source chooses how Xen is sampled: Linux hosts are sampled by their kernel's perf events"
@@ -100,10 +111,21 @@ pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> 
     let mut notes = Vec::new();
     let online = cpus::online()?;
     let first = *online.first().ok_or_else(|| ShimError::Request("this machine has no CPU online".into()))?;
-    let (setting, counter) = choose(request, by_clock, first, &mut notes)?;
+    let (mut setting, counter) = choose(request, by_clock, first, &mut notes)?;
+    let present = cpus::present()?;
+    let bpf = bpf.filter(|_| setting.scope == Scope::Machine);
+    let capture = bpf.and_then(|bpf| {
+        let cpus = present.iter().max().map_or(1, |cpu| cpu + 1);
+        let captured = bpf
+            .map_err(|lack| format!("{lack}; {}", lack.advice()))
+            .and_then(|bpf| capture(bpf, cpus, setting, first, &mut notes));
+        captured.map_err(|lack| notes.push(addresses_alone(&lack))).ok()
+    });
+    setting.guests = capture.is_some();
     let ring_bytes = request.ring_bytes.map_or_else(
         || {
-            let sample = SAMPLE_BYTES + f64::from(callers::bytes(request.call_graph));
+            let of_guest = if setting.guests { VcpuState::most_bytes(setting.call_graph) } else { 0 };
+            let sample = SAMPLE_BYTES + f64::from(callers::bytes(request.call_graph) + of_guest);
             ((request.rate_hz * BUFFERED_S * sample) as usize).clamp(*RING_BYTES.start(), *RING_BYTES.end())
         },
         |bytes| bytes as usize,
@@ -122,8 +144,9 @@ pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> 
         rate_hz: request.rate_hz,
         ring_bytes,
         started: 0,
-        cpus: cpus::present()?.into_iter().map(cpu).collect(),
+        cpus: present.into_iter().map(cpu).collect(),
         vcpus,
+        capture,
         idle,
         redrawn: Instant::now(),
         looked_for_cpus: Instant::now(),
@@ -139,6 +162,33 @@ pub(super) fn begin(vcpus: Vcpus, idle: Option<IdleCode>, request: &Request) -> 
         }
     }
     Ok(session)
+}
+
+/// Loads what tells of guests, and tries it on a CPU, on which nothing is sampled yet.
+fn capture(
+    bpf: &Bpf,
+    cpus: u32,
+    setting: Setting,
+    first: u32,
+    notes: &mut Vec<String>,
+) -> Result<Capture, String> {
+    let loaded = bpf.capture(cpus, setting.call_graph).or_else(|lack| {
+        let without = bpf.capture(cpus, CallGraph::Off)?;
+        notes.push(format!("the stacks of guests are not captured: {lack}"));
+        Ok(without)
+    });
+    let capture = loaded.map_err(|lack: Lack| format!("{lack}; {}", lack.advice()))?;
+    let setting = Setting { guests: true, ..setting };
+    match Events::open(setting, first, Counter::Clock, 1.0, *RING_BYTES.start(), Some(&capture)) {
+        Ok(_) => Ok(capture),
+        Err(error) => Err(format!("a BPF program can't be run with samples: {error}")),
+    }
+}
+
+fn addresses_alone(why: &str) -> String {
+    format!(
+        "of guests the addresses are sampled and nothing else, so that what runs there has no names of itself: {why}"
+    )
 }
 
 fn check_rate(rate_hz: f64) -> Result<(), ShimError> {
@@ -191,7 +241,8 @@ fn choose(
     cpu: u32,
     notes: &mut Vec<String>,
 ) -> Result<(Setting, Counter), ShimError> {
-    let mut setting = Setting { scope: Scope::Machine, kernel: true, call_graph: request.call_graph };
+    let mut setting =
+        Setting { scope: Scope::Machine, kernel: true, call_graph: request.call_graph, guests: false };
     let cycles =
         |setting: Setting| setting.sampler(cpu, Counter::Cycles, Pace::Hertz(hertz(request.rate_hz)));
     let mut tried = cycles(setting);
@@ -253,21 +304,50 @@ fn random_period(rate_hz: f64) -> u64 {
 }
 
 impl Events {
-    fn open(setting: Setting, cpu: u32, counter: Counter, rate_hz: f64, bytes: usize) -> io::Result<Self> {
+    fn open(
+        setting: Setting,
+        cpu: u32,
+        counter: Counter,
+        rate_hz: f64,
+        bytes: usize,
+        capture: Option<&Capture>,
+    ) -> io::Result<Self> {
         let pace = match counter {
             Counter::Cycles => Pace::Hertz(hertz(rate_hz)),
             Counter::Clock => Pace::Period(random_period(rate_hz)),
         };
         let sampler = setting.sampler(cpu, counter, pace)?;
         let news = setting.changes(cpu)?;
-        Ok(Self { samples: map(&sampler, bytes)?, changes: map(&news, CHANGES_BYTES)?, sampler, news })
+        let samples = map(&sampler, bytes)?;
+        let guests = match capture {
+            Some(capture) => Some(attach(capture, setting, cpu, &sampler)?),
+            None => None,
+        };
+        Ok(Self { samples, guests, changes: map(&news, CHANGES_BYTES)?, sampler, news })
     }
 
     fn enable(&self) -> io::Result<()> {
         // News first: a process that is born between the two would have no name.
         self.news.enable()?;
+        self.guests.as_ref().map_or(Ok(()), PerfEvent::enable)?;
         self.sampler.enable()
     }
+
+    /// How many samples were lost, by the kernel's own count: of a sample that the program tells of, one of its two
+    /// records finds no room, and if that is the first the other is not written.
+    fn lost(&self) -> Option<u64> {
+        let of_program = self.guests.as_ref().map_or(Some(0), PerfEvent::lost)?;
+        Some(self.sampler.lost()? + of_program)
+    }
+}
+
+/// Has a program tell of guests ahead of the samples of a CPU.
+fn attach(capture: &Capture, setting: Setting, cpu: u32, sampler: &PerfEvent) -> io::Result<PerfEvent> {
+    let output = setting.program_output(cpu)?;
+    output.write_to_buffer_of(sampler)?;
+    capture.write_to(cpu, output.descriptor())?;
+    sampler.run_before_samples(capture.program())?;
+    Ok(output)
 }
 
 /// Users without privileges may lock some memory only: less is better than none.
@@ -285,11 +365,11 @@ impl Session {
     /// Opens events on CPUs that came online and closes those of CPUs that went.
     fn follow_cpus(&mut self, online: &[u32]) -> Result<(), ShimError> {
         let (setting, counter, rate_hz, bytes) = (self.setting, self.counter, self.rate_hz, self.ring_bytes);
-        let running = self.started > 0;
+        let (running, capture) = (self.started > 0, self.capture.as_ref());
         for cpu in &mut self.cpus {
             match (&cpu.events, online.contains(&cpu.number)) {
                 (None, true) => {
-                    match Events::open(setting, cpu.number, counter, rate_hz, bytes) {
+                    match Events::open(setting, cpu.number, counter, rate_hz, bytes, capture) {
                         Ok(events) => cpu.events = Some(events),
                         // It went again.
                         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
@@ -308,7 +388,7 @@ impl Session {
                 (Some(_), false) => {
                     cpu.read(&mut self.bytes, &self.vcpus, self.idle.as_ref(), setting, rate_hz);
                     if let Some(events) = cpu.events.take() {
-                        cpu.books.lost_by_kernel += events.sampler.lost().unwrap_or(0);
+                        cpu.books.lost_by_kernel += events.lost().unwrap_or(0);
                     }
                     self.notes.push(format!("CPU {} went offline", cpu.number));
                 }
@@ -420,7 +500,7 @@ impl Sampling for Session {
 
     fn account(&self, ring: usize) -> CpuAccount {
         let Cpu { events, books, .. } = &self.cpus[ring];
-        let by_kernel = events.as_ref().and_then(|events| events.sampler.lost());
+        let by_kernel = events.as_ref().and_then(Events::lost);
         let lost_by_kernel = by_kernel.map_or(books.lost, |count| count + books.lost_by_kernel);
         CpuAccount {
             taken: books.written + lost_by_kernel,
@@ -462,7 +542,7 @@ impl Sampling for Session {
             }
         }
         self.read_all();
-        let mut lost_changes = 0;
+        let (mut lost_changes, mut strange) = (0, 0);
         for cpu in &mut self.cpus {
             if let Some(since) = cpu.books.throttled_since.take() {
                 cpu.books.quiet_ns += end.saturating_sub(since);
@@ -475,6 +555,19 @@ impl Sampling for Session {
                 ));
             }
             lost_changes += cpu.books.lost_changes;
+            strange += cpu.books.strange;
+        }
+        if let Some((runs @ 1.., ns)) = self.capture.as_ref().and_then(Capture::runs) {
+            self.notes.push(format!(
+                "the BPF program that looks at guests ran {runs} times, {:.1} µs each",
+                ns as f64 / runs as f64 / 1e3
+            ));
+        }
+        if strange > 0 {
+            self.notes.push(format!(
+                "of {strange} samples of guests their state was not where KVM is expected to keep it: they have their \
+                 address alone"
+            ));
         }
         if lost_changes > 0 {
             self.notes.push(format!(

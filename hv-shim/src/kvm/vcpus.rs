@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use super::bpf::VcpuState;
+
 /// The threads that are known, shared between who looks for them and who meets them in samples.
 #[derive(Clone, Default)]
 pub(super) struct Vcpus(Arc<Mutex<Known>>);
@@ -13,6 +15,8 @@ pub(super) struct Vcpus(Arc<Mutex<Known>>);
 pub(super) struct Known {
     /// By thread.
     threads: HashMap<u32, Vcpu>,
+    /// Where the kernel's `struct kvm_vcpu` of one of a monitor's vCPUs is, by the monitor's process.
+    structures: HashMap<u32, u64>,
     /// Processes that ran guest code on a thread that was not known.
     suspects: BTreeSet<u32>,
 }
@@ -39,11 +43,22 @@ impl Known {
     }
 
     /// The vCPU of a thread that was seen running a guest's code.
-    pub(super) fn running_guest(&mut self, pid: u32, tid: u32) -> Vcpu {
-        *self.threads.entry(tid).or_insert_with(|| {
+    pub(super) fn running_guest(&mut self, pid: u32, tid: u32) -> &mut Vcpu {
+        self.threads.entry(tid).or_insert_with(|| {
             self.suspects.insert(pid);
             Vcpu { vmm: pid, index: None }
         })
+    }
+
+    /// The vCPU of a thread of which the kernel's own structure was met.
+    pub(super) fn met(&mut self, pid: u32, tid: u32, state: &VcpuState) {
+        self.structures.insert(pid, state.vcpu);
+        self.running_guest(pid, tid).index = Some(state.vcpu_id);
+    }
+
+    /// Where the kernel has a vCPU of a monitor, if one was met.
+    pub(super) fn structure_of(&self, vmm: u32) -> Option<u64> {
+        self.structures.get(&vmm).copied()
     }
 
     /// Takes the processes that ran guest code on unknown threads since the last call.
@@ -64,5 +79,8 @@ impl Known {
     /// Forgets the threads of a process that are not among the living: all of them if it is no more.
     pub(super) fn retain(&mut self, vmm: u32, alive: impl Fn(u32) -> bool) {
         self.threads.retain(|&tid, vcpu| vcpu.vmm != vmm || alive(tid));
+        if !self.threads.values().any(|vcpu| vcpu.vmm == vmm) {
+            self.structures.remove(&vmm);
+        }
     }
 }
