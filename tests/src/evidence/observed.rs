@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use profile::{
-    CpuAccount, DomainId, Frame, PhysCpu, Sample,
+    CpuAccount, DomainId, Frame, Mode, PhysCpu, Sample,
     recording::{Completeness, EndReason, Recorded, Recording},
 };
 
-use super::bootstrap::Block;
+use super::{bootstrap::Block, figures::figure};
 
 /// A recording that was read.
 pub struct Observed {
@@ -37,6 +37,17 @@ impl Observed {
     /// The samples charged to a domain.
     pub fn samples_of(&self, domain: DomainId) -> impl Iterator<Item = &Sample> {
         self.samples.iter().filter(move |sample| sample.charged_to == Some(domain))
+    }
+
+    /// The samples of a mode of a domain, from the first one on that has a name.
+    pub fn once_named(&self, domain: DomainId, mode: Mode) -> Vec<&Sample> {
+        let samples = self.samples_of(domain).filter(|sample| sample.mode == mode);
+        let from: Vec<_> = samples.skip_while(|sample| self.function(sample).is_none()).collect();
+        let name = &self.recorded.tables.domain(domain).name;
+        let first = from.first().unwrap_or_else(|| panic!("{name}: no {mode} sample is named"));
+        let seconds = self.since_start(first) as f64 / 1e9;
+        figure(format_args!("{name}, first named {mode} sample after"), format_args!("{seconds:.1} s"));
+        from
     }
 
     /// Where a sample was taken.

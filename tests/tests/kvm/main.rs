@@ -9,12 +9,16 @@ mod accuracy;
 mod books;
 mod cost;
 mod lives;
+mod names;
 mod own_guest;
 mod own_machine;
 mod paths;
 
 // What they are answered with.
 mod recorder;
+#[path = "../xen/symbols.rs"]
+#[expect(dead_code, reason = "some of it is Xen's")]
+mod symbols;
 mod tiny_guest;
 
 use lab::evidence::{bootstrap, figures, host, observed, report};

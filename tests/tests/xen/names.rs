@@ -5,12 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use profile::{DomainId, Mode, Sample, Space};
+use profile::{Mode, Sample, Space};
 
 use crate::{
     figures,
     host::{Booted, Host, host},
-    observed::Observed,
     symbols,
 };
 
@@ -22,17 +21,6 @@ fn names() -> &'static Host {
     host(&BOOTED, "names")
 }
 
-/// The samples of a mode, from the first one that has a name.
-fn once_named(observed: &Observed, domain: DomainId, mode: Mode) -> Vec<&Sample> {
-    let samples = observed.samples_of(domain).filter(|sample| sample.mode == mode);
-    let from: Vec<_> = samples.skip_while(|sample| observed.function(sample).is_none()).collect();
-    let name = &observed.recorded.tables.domain(domain).name;
-    let first = from.first().unwrap_or_else(|| panic!("{name}: no {mode} sample is named"));
-    let seconds = observed.since_start(first) as f64 / 1e9;
-    figures::figure(format_args!("{name}, first named {mode} sample after"), format_args!("{seconds:.1} s"));
-    from
-}
-
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn kernels_are_named_by_their_own_symbols() {
@@ -41,7 +29,7 @@ fn kernels_are_named_by_their_own_symbols() {
     for guest in GUESTS {
         let domain = observed.domain(guest);
         let listed = symbols::listed(&names().text(format!("symbols/{guest}.kallsyms")));
-        let samples = once_named(&observed, domain, Mode::Kernel);
+        let samples = observed.once_named(domain, Mode::Kernel);
         let named: Vec<&str> = samples.iter().filter_map(|sample| observed.function(sample)).collect();
         let strange: BTreeSet<&&str> = named.iter().filter(|name| !listed.contains(**name)).collect();
         assert!(strange.is_empty(), "{guest}: not in its own list: {strange:?}");
@@ -68,7 +56,7 @@ fn processes_have_their_numbers_names_and_functions() {
                 .parse::<u32>()
                 .unwrap()
         };
-        let samples = once_named(&observed, domain, Mode::User);
+        let samples = observed.once_named(domain, Mode::User);
         let mut named = 0;
         for program in ["hot", "syscalls"] {
             let functions = symbols::of_program(&names().path(format!("symbols/{guest}.{program}")));
