@@ -12,6 +12,7 @@ mod domains;
 mod export;
 mod flamegraph;
 mod gate;
+mod generate;
 mod images;
 mod import;
 mod info;
@@ -60,6 +61,7 @@ enum Command {
     Gate(gate::Args),
     Export(export::Args),
     Import(import::Args),
+    Generate(generate::Args),
     Info(info::Args),
     Mark(control::MarkArgs),
     Status(control::StatusArgs),
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Gate(args) => gate::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
+        Command::Generate(args) => generate::run(args),
         Command::Info(args) => info::run(args),
         Command::Mark(args) => control::mark(args),
         Command::Status(args) => control::status(args),

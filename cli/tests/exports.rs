@@ -106,3 +106,13 @@ fn a_commands_status_is_its_own() {
     let output = xenoscope(folder.path(), &["record", "-o", "/no/such/folder/x.xsr", "--", "true"]);
     assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
 }
+
+#[test]
+fn a_package_has_its_pages_and_completions() {
+    let folder = folder();
+    let completions = stdout(&xenoscope(folder.path(), &["generate", "completions", "bash"]));
+    assert!(completions.contains("xenoscope"));
+    stdout(&xenoscope(folder.path(), &["generate", "man", "--output-dir", "man"]));
+    let page = fs::read_to_string(folder.path().join("man/xenoscope-gate.1")).unwrap();
+    assert!(page.contains("\\-\\-baseline"), "{page}");
+}

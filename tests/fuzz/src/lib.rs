@@ -1,12 +1,14 @@
 //! What fuzzing does with its inputs: guests that were made up are corrupted as the input says, and looked into or sampled.
 //!
-//! `cargo +nightly fuzz run TARGET` in this folder's parent; the targets are `kernel`, `types`, `processes`, `elf`, `stacks` and `chains`.
+//! `cargo +nightly fuzz run TARGET` in this folder's parent; the targets are `kernel`, `types`, `processes`, `elf`, `stacks`, `chains`
+//! and, of files, `recording`, `chunks`, `perf_data` and `rules`.
 //! A panic is a bug, and so is a look that costs more than its budget.
 #![forbid(unsafe_code)]
 
 mod chains;
 #[path = "../../../guest/tests/looks/explore.rs"]
 mod explore;
+mod files;
 #[path = "../../../guest/tests/looks/synthetic/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod synthetic;
@@ -16,6 +18,7 @@ mod stacks;
 use std::{cell::RefCell, time::Duration};
 
 pub use chains::chains;
+pub use files::{chunks, perf_data, recording, rules};
 use guest::{Budget, Elf, Frames, FunctionSource, Kernel, Levels, Limits, Look};
 pub use stacks::stacks;
 use synthetic::{Layout, Linux, Release, Shape};
@@ -149,14 +152,17 @@ pub fn elf(input: &[u8]) {
 }
 
 /// Inputs to begin with, by target: the file and the types as they are.
-pub fn seeds() -> [(&'static str, Vec<u8>); 4] {
+pub fn seeds() -> [(&'static str, Vec<u8>); 6] {
     let mut linux = Linux::new(Shape::PLAIN);
     let (at, length) = linux.types();
     let types = [&[0], &linux.ram.bytes()[at..at + length]].concat();
+    let rules = "[[function]]\nname = '*'\nmax-increase = '10%'\n[hypervisor]\nmax-increase = 0.1\n";
     [
         ("elf", linux.file.clone()),
         ("types", types),
         ("kernel", vec![0; 1 + 13 * 4]),
         ("stacks", vec![9; 25 + 12 * 4]),
+        ("recording", files::header()),
+        ("rules", rules.into()),
     ]
 }
