@@ -15,8 +15,8 @@ use linux_perf_data::{
     linux_perf_event_reader::{CpuMode, EventRecord, SampleRecord},
 };
 use profile::{
-    Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, Event, EventId, Frame,
-    ImageOffset, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time, VcpuId,
+    Chain, ChainId, CodeAddress, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode,
+    PhysCpu, Process, ProcessId, Sample, Source, Space, Time, VcpuId,
     recording::{End, EndReason, Header, Host, MAX_DEPTH, Note, RecordingError, Writer},
 };
 
@@ -80,7 +80,7 @@ pub fn import_perf<R: Read + Seek, W: Write>(
         lives: 0,
         names: HashMap::new(),
         maps: HashMap::new(),
-        books: BTreeMap::new(),
+        counts: HashMap::new(),
         lost: 0,
         imported: Imported::default(),
     };
@@ -209,7 +209,8 @@ struct Import<'a, W: Write> {
     names: HashMap<Pid, String>,
     /// By process, then by where they begin.
     maps: HashMap<Pid, BTreeMap<u64, Mapped>>,
-    books: BTreeMap<PhysCpu, u64>,
+    /// How many samples each CPU has.
+    counts: HashMap<PhysCpu, u64>,
     lost: u64,
     imported: Imported,
 }
@@ -301,7 +302,11 @@ impl<W: Write> Import<'_, W> {
             (_, None, _) => Mode::Kernel,
         };
         // Which process of a guest ran is not known: all its user code is of one.
-        let owner = if sample.cpu_mode == CpuMode::GuestUser { (charged_to, -pid) } else { (HOST, pid) };
+        let owner = if sample.cpu_mode == CpuMode::GuestUser {
+            (charged_to, pid.wrapping_neg())
+        } else {
+            (HOST, pid)
+        };
         let process = match sample.cpu_mode {
             CpuMode::GuestKernel => None,
             _ if pid == 0 => None,
@@ -309,7 +314,7 @@ impl<W: Write> Import<'_, W> {
         };
         let chain = self.chain(sample, ip, charged_to, pid, process);
         let cpu = PhysCpu(sample.cpu.unwrap_or(0));
-        let written = self.books.entry(cpu).or_default();
+        let written = self.counts.entry(cpu).or_default();
         self.writer.sample(Sample {
             time,
             cpu,
@@ -417,14 +422,7 @@ impl<W: Write> Import<'_, W> {
             return Err(ImportError::NoSamples);
         }
         let time = Time(survey.times.map_or(0, |(_, last)| last));
-        let account = |(cpu, written): (&PhysCpu, &u64)| {
-            (*cpu, CpuAccount { taken: *written, written: *written, ..CpuAccount::default() })
-        };
-        let cpus = self.books.iter().map(account).collect();
-        self.writer.snapshot(Snapshot { time, unix_ns: 0, cpus, idle_ns: 0, domains: Vec::new() });
-        let text =
-            "taken in from a perf.data: idle time is not known, and losses are those that perf has told"
-                .to_owned();
+        let text = "taken in from a perf.data: idle time is not known".to_owned();
         self.writer.note(Note { time, text });
         if self.lost > 0 {
             let text = format!("perf lost {} records", self.lost);

@@ -34,6 +34,6 @@ fn the_example_is_what_is_tested() {
     let lines: Vec<&str> = blocks.flat_map(str::lines).filter(|line| !line.is_empty()).collect();
     assert!(lines.len() > 10);
     for line in lines {
-        assert!(scenario.lines().any(|run| run.trim() == line.trim()), "nobody runs {line}");
+        assert!(scenario.lines().any(|run| run.contains(line.trim())), "nobody runs {line}");
     }
 }
