@@ -37,7 +37,10 @@ pub fn chunks(input: &[u8]) {
 
 /// The first bytes of a recording of one event: all but its end.
 pub fn header() -> Vec<u8> {
-    use profile::{Event, Source, Time, recording::{Header, Host, Writer}};
+    use profile::{
+        Event, Source, Time,
+        recording::{Header, Host, Writer},
+    };
     let text = String::new;
     let header = Header {
         tool: text(),
