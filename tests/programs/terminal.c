@@ -84,6 +84,9 @@ int main(int argc, char **argv)
 				fwrite(bytes, 1, length, out);
 				fputc('\n', out);
 			}
+			/* Where its cursor is, a terminal says when it is asked. */
+			if (length > 0 && memmem(bytes, length, "\033[6n", 4))
+				press(terminal, "\\e[1;1R");
 		}
 		char byte;
 		if ((ready[1].revents & POLLIN) && read(orders, &byte, 1) == 1) {

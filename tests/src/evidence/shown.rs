@@ -10,8 +10,8 @@ pub struct Shown {
 }
 
 enum Piece {
-    Output { ms: u64, bytes: Vec<u8> },
-    Mark { ms: u64, text: String },
+    Output(Vec<u8>),
+    Mark(String),
 }
 
 impl Shown {
@@ -24,15 +24,15 @@ impl Shown {
             let line = String::from_utf8_lossy(&rest[..end]).into_owned();
             rest = &rest[end + 1..];
             let mut words = line.splitn(3, ' ');
-            let (kind, ms) = (words.next().unwrap_or(""), words.next().and_then(|ms| ms.parse().ok()));
-            let (Some(ms), Some(text)) = (ms, words.next()) else { panic!("not an entry: {line}") };
+            let (kind, text) = (words.next().unwrap_or(""), words.nth(1));
+            let Some(text) = text else { panic!("not an entry: {line}") };
             match kind {
-                "mark" => pieces.push(Piece::Mark { ms, text: text.to_owned() }),
+                "mark" => pieces.push(Piece::Mark(text.to_owned())),
                 "out" => {
                     let length: usize = text.parse().unwrap();
                     let whole = rest.len() > length;
                     let (bytes, later) = rest.split_at(length.min(rest.len()));
-                    pieces.push(Piece::Output { ms, bytes: bytes.to_vec() });
+                    pieces.push(Piece::Output(bytes.to_vec()));
                     rest = if whole { &later[1..] } else { &[] };
                 }
                 other => panic!("not an entry: {other}"),
@@ -44,7 +44,7 @@ impl Shown {
     fn play(&self, mut each: impl FnMut(&Piece, &vt100::Parser) -> bool) {
         let mut terminal = vt100::Parser::new(self.rows, self.columns, 0);
         for piece in &self.pieces {
-            if let Piece::Output { bytes, .. } = piece {
+            if let Piece::Output(bytes) = piece {
                 terminal.process(bytes);
             }
             if each(piece, &terminal) {
@@ -57,36 +57,13 @@ impl Shown {
     pub fn at(&self, mark: &str) -> String {
         let mut seen = None;
         self.play(|piece, terminal| {
-            let is_it = matches!(piece, Piece::Mark { text, .. } if text == mark);
+            let is_it = matches!(piece, Piece::Mark(text) if text == mark);
             if is_it {
                 seen = Some(terminal.screen().contents());
             }
             is_it
         });
         seen.unwrap_or_else(|| panic!("there is no mark {mark}"))
-    }
-
-    /// When a mark was set, in milliseconds after the command was started.
-    pub fn time_of(&self, mark: &str) -> u64 {
-        let mut times = self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Mark { ms, text } if text == mark => Some(*ms),
-            _ => None,
-        });
-        times.next().unwrap_or_else(|| panic!("there is no mark {mark}"))
-    }
-
-    /// When all of these texts were on the screen together for the first time, in milliseconds.
-    pub fn first(&self, texts: &[&str]) -> Option<u64> {
-        let mut found = None;
-        self.play(|piece, terminal| {
-            let Piece::Output { ms, .. } = piece else { return false };
-            let contents = terminal.screen().contents();
-            if texts.iter().all(|text| contents.contains(text)) {
-                found = Some(*ms);
-            }
-            found.is_some()
-        });
-        found
     }
 
     /// Whether the main screen was given back, with its cursor.

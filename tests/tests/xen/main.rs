@@ -23,6 +23,7 @@ mod releases;
 mod slowdown;
 mod sources;
 mod stacks;
+mod top;
 
 // What they are answered with.
 mod consoles;
