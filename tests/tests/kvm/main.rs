@@ -7,6 +7,7 @@
 // The questions.
 mod accuracy;
 mod books;
+mod chains;
 mod ci;
 mod cost;
 mod lives;
