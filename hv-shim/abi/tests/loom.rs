@@ -15,6 +15,9 @@ use loom::{sync::Arc, thread};
 const SIZE: usize = 4;
 const RECORD: usize = 2;
 
+/// A consumer takes a record of any size to its stack, which is larger than what loom's threads have by themselves.
+const STACK: usize = 1 << 20;
+
 struct Ring {
     header: RingHeader,
     consumer: ConsumerPage,
@@ -56,10 +59,15 @@ fn run(nested: bool) {
                 producing.write(&producer, sequence);
             }
         });
-        let (mut consumer, mut arrived) = (Consumer::new(SIZE), Vec::new());
-        ring.drain(&mut consumer, &mut arrived);
-        producer.join().unwrap();
-        ring.drain(&mut consumer, &mut arrived);
+        let draining = Arc::clone(&ring);
+        let drain = move || {
+            let (mut consumer, mut arrived) = (Consumer::new(SIZE), Vec::new());
+            draining.drain(&mut consumer, &mut arrived);
+            producer.join().unwrap();
+            draining.drain(&mut consumer, &mut arrived);
+            arrived
+        };
+        let arrived = thread::Builder::new().stack_size(STACK).spawn(drain).unwrap().join().unwrap();
 
         assert!(arrived.is_sorted_by(|a, b| a < b), "{arrived:?}");
         let counts = &ring.header.counts.0;
