@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use lab::Scenario;
+use lab::{Scenario, scenario::Release};
 use profile::{Mode, PhysCpu};
 
 use crate::{
@@ -102,6 +102,41 @@ fn each_finds_the_guest_the_mode_and_the_function() {
     assert!(named > 50 && named == in_kernel.count(), "{named} named of {} samples", beta.len());
     let in_hypervisor = observed.samples.iter().filter(|sample| sample.mode == Mode::Hypervisor).count();
     assert!(in_hypervisor > 50, "{in_hypervisor} in the hypervisor");
+}
+
+/// The same on another release.
+fn serves(release: Release, guests: &[&str]) {
+    let mut scenario = scenario().unwrap();
+    scenario.hypervisor.release = release;
+    scenario.guests.retain(|guest| guests.contains(&guest.name.get_ref().as_str()));
+    if !guests.contains(&"gamma") {
+        for step in &mut scenario.steps {
+            step.run = step.run.lines().filter(|line| !line.contains("gamma")).collect::<Vec<_>>().join("\n");
+        }
+    }
+    let host = Host::run(&format!("nmi-{}", release.name()), &scenario).unwrap();
+    host.step("end").ended(0).left_nothing_loaded();
+    let observed = host.observed("nmi.xsr");
+    observed.assert_balanced();
+    assert_each_is_accounted_for(&host, "nmi.xsr");
+    for guest in guests.iter().filter(|&&guest| guest != "beta") {
+        let (inside, user) = user_functions(&observed, guest);
+        assert_eq!(inside.values().sum::<u64>(), user, "{guest}: {inside:?}");
+        assert!(user > 30, "{guest}: {user} user samples");
+    }
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn long_on_xen_4_14() {
+    // Without the PVH guest, whose kernel may panic there: the emulator gives it interrupts twice (docs/lab.md).
+    serves(Release::Bullseye, &["alpha", "beta"]);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn long_on_xen_4_20() {
+    serves(Release::Trixie, &["alpha", "beta", "gamma"]);
 }
 
 /// A guest's user samples by function, and how many there are in all.

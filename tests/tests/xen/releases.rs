@@ -8,7 +8,7 @@ use lab::{
 };
 use profile::Mode;
 
-use crate::{accuracy, consoles, figures, host::Host, nmi, observed::Observed};
+use crate::{accuracy, consoles, figures, host::Host, observed::Observed};
 
 /// One of each kind: paravirtualized, hardware-virtualized, and that with a device model.
 const GUESTS: [&str; 3] = ["alpha", "gamma", "eta"];
@@ -35,13 +35,6 @@ fn serves(name: &str, scenario: &Scenario) {
     let below = host.observed("below.xsr");
     below.assert_balanced();
     assert_attributed(&format!("{name}, on top of another livepatch"), &below, &guests, 100);
-
-    let step = host.step("counted-end").ended(0);
-    assert!(step.stdout.contains("neighbour") && !step.stdout.contains("xenoscope  "), "{}", step.stdout);
-    let counted = host.observed("counted.xsr");
-    counted.assert_balanced();
-    assert_attributed(&format!("{name}, by NMI"), &counted, &guests, 30);
-    nmi::assert_each_is_accounted_for(&host, "counted.xsr");
 }
 
 /// Fails unless all guests' user samples lie in their own programs: `least` of them, and nearly all that there are.
