@@ -17,6 +17,8 @@ pub(crate) struct Domains {
     known: Vec<Known>,
     /// The living, by the hypervisor's number.
     living: BTreeMap<u32, DomainId>,
+    /// Who had a number last, and until when it was listed.
+    dead: BTreeMap<u32, (DomainId, Time)>,
 }
 
 struct Known {
@@ -54,7 +56,7 @@ impl Filter {
 
 impl Domains {
     pub(crate) fn new(filter: Filter) -> Self {
-        Self { filter, known: Vec::new(), living: BTreeMap::new() }
+        Self { filter, known: Vec::new(), living: BTreeMap::new(), dead: BTreeMap::new() }
     }
 
     /// Takes the list of the domains that live now. `first` is true for the list from before sampling began: what
@@ -75,6 +77,7 @@ impl Domains {
             .collect();
         for number in gone {
             let id = self.living.remove(&number).expect("taken from this map");
+            self.dead.insert(number, (id, now));
             writer.domain_gone(id, now);
             changes.gone.push(id);
         }
@@ -129,6 +132,12 @@ impl Domains {
     /// The living domain of a number.
     pub(crate) fn of_number(&self, number: u32) -> Option<DomainId> {
         self.living.get(&number).copied()
+    }
+
+    /// The domain that had a number at a time: samples that waited for names may be of one that is dead by now.
+    pub(crate) fn of_number_at(&self, number: u32, time: Time) -> Option<DomainId> {
+        let dead = self.dead.get(&number).filter(|(_, gone)| time <= *gone);
+        dead.map(|&(id, _)| id).or_else(|| self.of_number(number))
     }
 
     /// A domain that was sampled but never listed: it was born and died between two looks.
@@ -247,6 +256,12 @@ mod tests {
         assert_eq!(changes, Changes { born: vec![second], gone: vec![first] });
         assert_ne!(first, second);
         assert_eq!(domains.domain(second).name, "db");
+        // Samples may arrive late.
+        assert_eq!(domains.of_number_at(3, Time(8)), Some(first));
+        assert_eq!(domains.of_number_at(3, Time(10)), Some(second));
+        domains.update(&[], Time(20), false, &mut writer);
+        assert_eq!(domains.of_number_at(3, Time(15)), Some(second));
+        assert_eq!(domains.of_number_at(3, Time(21)), None);
     }
 
     #[test]

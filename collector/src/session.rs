@@ -427,7 +427,7 @@ impl<W: Sink> Session<'_, W> {
         self.ready.extend(self.merger.ready());
         let unknown = |pending: &Pending| match &pending.record {
             Record::Sample(taken) => {
-                taken.charged_to.is_some_and(|number| self.domains.of_number(number).is_none())
+                taken.charged_to.is_some_and(|number| self.domains.of_number_at(number, taken.time).is_none())
             }
             Record::Change { .. } => false,
         };
@@ -623,7 +623,7 @@ impl<W: Sink> Session<'_, W> {
     }
 
     fn domain_of(&mut self, number: u32, time: Time) -> DomainId {
-        match self.domains.of_number(number) {
+        match self.domains.of_number_at(number, time) {
             Some(id) => id,
             None => self.domains.add_unlisted(number, time, &mut self.writer),
         }
