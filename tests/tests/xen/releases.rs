@@ -61,7 +61,7 @@ fn assert_attributed(name: &str, observed: &Observed, guests: &[&str], least: us
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn on_xen_4_14() {
+fn long_on_xen_4_14() {
     let mut scenario = scenario(Release::Bullseye);
     // Here above all, QEMU gives hardware guests interrupts twice, which they don't survive (docs/lab.md): it does not
     // where instructions are counted. There, a BIOS that reads a kernel byte by byte takes too long.
