@@ -118,23 +118,13 @@ impl<'a, M: Memory> AddressSpace<'a, M> {
 
     /// Walks the guest's tables from their root: the address of the page as they have it.
     fn walk(&mut self, address: u64, reader: Reader) -> Option<u64> {
-        let mut table = self.root;
-        let mut shift = ROOT_SHIFT;
-        loop {
+        descend(self.root, address, |table, shift| {
             let frame = self.table(table)?;
             if shift == PAGE_SHIFT {
                 self.last = Some((reader, address >> LAST_TABLE_SHIFT, frame));
             }
-            let entry = self.follow(entry(frame, address, shift), shift, reader)?;
-            if shift == PAGE_SHIFT {
-                return Some(entry & ADDRESS);
-            }
-            if entry & LARGE != 0 {
-                return large_page(entry, address, shift);
-            }
-            table = entry & ADDRESS;
-            shift -= 9;
-        }
+            self.follow(entry(frame, address, shift), shift, reader)
+        })
     }
 
     /// An entry, if the reader may go on through it.
@@ -171,13 +161,20 @@ pub fn translate<M: Memory>(memory: &M, root: u64, address: u64) -> Option<u64> 
     if address >> ADDRESS_BITS != 0 {
         return None;
     }
+    descend(root, address, |table, shift| {
+        let entry = entry(memory.frame(table >> PAGE_SHIFT)?, address, shift);
+        (entry & PRESENT != 0).then_some(entry)
+    })
+}
+
+/// Goes down tables of four levels to the address of a page. `pass` reads the entry of the table at an address on the level
+/// of a shift; none ends the way.
+#[inline]
+fn descend(root: u64, address: u64, mut pass: impl FnMut(u64, u32) -> Option<u64>) -> Option<u64> {
     let mut table = root;
     let mut shift = ROOT_SHIFT;
     loop {
-        let entry = entry(memory.frame(table >> PAGE_SHIFT)?, address, shift);
-        if entry & PRESENT == 0 {
-            return None;
-        }
+        let entry = pass(table, shift)?;
         if shift == PAGE_SHIFT {
             return Some(entry & ADDRESS);
         }
