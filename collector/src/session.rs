@@ -1,5 +1,7 @@
 //! One recording from its first to its last sample.
 
+mod samples;
+
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     io::{self, Write},
@@ -7,25 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hv_shim::{
-    CallGraph, Change, DomainState, Hypervisor, Owner, ProcessKey, Record, Request, Sampling, ShimError,
-    Taken,
-};
+use hv_shim::{CallGraph, Change, DomainState, Hypervisor, Record, Request, Sampling, ShimError, Taken};
 use profile::{
-    Chain, ChainId, CodeAddress, Domain, DomainId, FrameId, PhysCpu, ProcessId, Sample, Space, Time, VcpuId,
+    CodeAddress, Domain, DomainId, PhysCpu, Space, Time,
     recording::{End, EndReason, Header, Host, Mark, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
-use unwind::Broken;
 
 use crate::{
     books::{self, Books, Sequences},
-    callers::{Callers, Link, Mapped},
+    callers::Callers,
     domains::{Domains, Filter},
     guests::{Answer, Guests, Looking},
     merge::{Merger, Timed},
     naming::Namer,
-    processes::{Processes, Whose},
+    processes::Processes,
 };
 
 /// How often the rings are drained and the lease renewed: a ring of the default size holds seconds.
@@ -509,138 +507,6 @@ impl<W: Sink> Session<'_, W> {
         match record {
             Record::Sample(taken) => self.write_sample(ring, &taken),
             Record::Change { time, change } => self.take_change(time, change),
-        }
-    }
-
-    fn write_sample(&mut self, ring: usize, taken: &Taken) {
-        let cpu = self.cpus[ring];
-        self.sequences.arrive(cpu, taken.sequence);
-        let charged_to = taken.charged_to.map(|number| self.domain_of(number, taken.time));
-        if !self.domains.is_wanted(charged_to) {
-            return self.books.filter(ring);
-        }
-        let owner = match taken.owner {
-            Owner::Hypervisor => None,
-            Owner::Kernel(number) | Owner::Process(number) => {
-                Some(Whose { domain: self.domain_of(number, taken.time), number })
-            }
-        };
-        let is_process = matches!(taken.owner, Owner::Process(_));
-        let process = owner.filter(|_| is_process || taken.process.is_some()).map(|whose| {
-            let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
-            self.processes.sampled(whose, taken.process, taken.time, &*self.sampling, symbolizer, writer)
-        });
-        let space = match (owner, process) {
-            (None, _) => Space::Hypervisor,
-            (Some(whose), Some(process)) if is_process => Space::User(whose.domain, process),
-            (Some(whose), _) => Space::Kernel(whose.domain),
-        };
-        let links = self.links(taken, space, process);
-        let chain = self.chain(&links, taken);
-        // A kernel that serves a process does so on its behalf.
-        let process = process.or_else(|| {
-            links.iter().find_map(|link| match link {
-                Link::Code(Space::User(domain, id), _) if charged_to == Some(*domain) => Some(*id),
-                _ => None,
-            })
-        });
-        self.writer.sample(Sample {
-            time: taken.time,
-            cpu,
-            vcpu: charged_to.zip(taken.vcpu).map(|(domain, index)| VcpuId { domain, index }),
-            charged_to,
-            process,
-            mode: taken.mode,
-            event: taken.event,
-            weight: taken.weight,
-            sequence: taken.sequence,
-            chain,
-        });
-    }
-
-    /// Where a sample was taken and what called that, innermost first.
-    fn links(&mut self, taken: &Taken, space: Space, process: Option<ProcessId>) -> Vec<Link> {
-        let innermost = Link::Code(space, code_address(taken));
-        let mut spaces = Vec::new();
-        for captured in &taken.stretches {
-            spaces.push(match captured.owner {
-                Owner::Hypervisor => Space::Hypervisor,
-                Owner::Kernel(number) => Space::Kernel(self.domain_of(number, taken.time)),
-                Owner::Process(number) => {
-                    let whose = Whose { domain: self.domain_of(number, taken.time), number };
-                    let of_guest = captured.page_tables.map(ProcessKey::Root);
-                    let own = (space == Space::User(whose.domain, process.unwrap_or(ProcessId(0))))
-                        .then_some(process);
-                    let id = own.flatten().unwrap_or_else(|| {
-                        let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
-                        let key = of_guest.or(taken.process);
-                        self.processes.sampled(whose, key, taken.time, &*self.sampling, symbolizer, writer)
-                    });
-                    Space::User(whose.domain, id)
-                }
-            });
-        }
-        let pid = match taken.process {
-            Some(ProcessKey::Pid(pid)) => Some(pid),
-            _ => None,
-        };
-        let (symbolizer, processes) = (&mut self.namer.symbolizer, &mut self.processes);
-        let mut mapped = Mapped { symbolizer, processes, sampling: &*self.sampling, pid };
-        let stretches = spaces.iter().copied().zip(&taken.stretches);
-        let mut links = self.callers.links(stretches, &mut mapped);
-        if links.first() != Some(&innermost) {
-            links = vec![innermost];
-            if self.wants_callers {
-                links.push(Link::Gap(space, Broken::NotCopied));
-            }
-        }
-        links
-    }
-
-    /// The chain of the recording that these links make.
-    fn chain(&mut self, links: &[Link], taken: &Taken) -> ChainId {
-        let (innermost, callers) = links.split_first().expect("where the sample was taken, at least");
-        let mut caller = None;
-        for &link in callers.iter().rev() {
-            let frame = self.frame(link, taken);
-            caller = Some(self.writer.chain(Chain { caller, frame }));
-        }
-        let frame = self.frame(*innermost, taken);
-        self.writer.chain(Chain { caller, frame })
-    }
-
-    fn frame(&mut self, link: Link, taken: &Taken) -> FrameId {
-        match link {
-            Link::Gap(space, broken) => self.namer.gap(space, broken.as_str(), &mut self.writer),
-            Link::Code(space, address) => match self.namer.known(space, address) {
-                Some(frame) => frame,
-                None => {
-                    self.read_what_names(space, address, taken);
-                    self.namer.name(space, address, &mut self.writer)
-                }
-            },
-        }
-    }
-
-    fn domain_of(&mut self, number: u32, time: Time) -> DomainId {
-        match self.domains.of_number_at(number, time) {
-            Some(id) => id,
-            None => self.domains.add_unlisted(number, time, &mut self.writer),
-        }
-    }
-
-    /// Fetches the symbols for an address, where they are to be had.
-    fn read_what_names(&mut self, space: Space, address: CodeAddress, taken: &Taken) {
-        let Some(ProcessKey::Pid(pid)) = taken.process else { return };
-        let symbolizer = &mut self.namer.symbolizer;
-        if let Some(image) = symbolizer.unread(space, address) {
-            self.processes.read_image(pid, image, &*self.sampling, symbolizer);
-        } else if let Space::User(domain, _) = space
-            && self.namer.is_unnamed(space, address)
-        {
-            let (sampling, symbolizer) = (&*self.sampling, &mut self.namer.symbolizer);
-            let news = self.processes.read_generated(domain, pid, taken.time, sampling, symbolizer);
-            self.namer.forget_processes(news.as_slice());
         }
     }
 
