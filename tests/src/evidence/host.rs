@@ -94,6 +94,13 @@ impl Host {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// What a guest's console says behind some words.
+    pub fn told(&self, guest: &str, words: &str) -> String {
+        let console = self.text(format!("console/{guest}.log"));
+        let line = console.lines().find_map(|line| line.trim().strip_prefix(words)).map(str::trim);
+        line.unwrap_or_else(|| panic!("{guest} does not tell of {words}")).to_owned()
+    }
+
     /// A recording that was brought back, every sample of it.
     pub fn observed(&self, file: &str) -> Observed {
         Observed::read(&self.path(file))

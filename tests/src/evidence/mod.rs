@@ -9,5 +9,7 @@ pub mod figures;
 pub mod host;
 pub mod observed;
 pub mod paths;
+pub mod programs;
 pub mod report;
 pub mod shown;
+pub mod symbols;

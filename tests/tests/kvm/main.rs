@@ -18,9 +18,6 @@ mod paths;
 
 // What they are answered with.
 mod recorder;
-#[path = "../xen/symbols.rs"]
-#[expect(dead_code, reason = "some of it is Xen's")]
-mod symbols;
 mod tiny_guest;
 
-use lab::evidence::{bootstrap, figures, host, observed, report};
+use lab::evidence::{bootstrap, figures, host, observed, programs, report};

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use profile::{CodeAddress, Mode, Sample, Space};
+use profile::{CodeAddress, Mode};
 
 use crate::{
     figures,
     host::{Booted, Host, host},
-    symbols,
+    programs,
 };
 
 static BOOTED: Booted = Booted::new();
@@ -21,20 +21,9 @@ fn names() -> &'static Host {
     host(&BOOTED, "kvm_names")
 }
 
-/// What a guest's console says behind some words.
-fn told(guest: &str, words: &str) -> String {
-    let console = names().text(format!("console/{guest}.log"));
-    let line = console.lines().find_map(|line| line.trim().strip_prefix(words)).map(str::trim);
-    line.unwrap_or_else(|| panic!("{guest} does not tell of {words}")).to_owned()
-}
-
-fn pid(guest: &str, program: &str) -> u32 {
-    told(guest, &format!("process {program} ")).parse().unwrap()
-}
-
 /// How far a guest's kernel lies behind where it was linked to.
 fn slide(guest: &str, linked: u64) -> u64 {
-    let line = told(guest, "kernel text ");
+    let line = names().told(guest, "kernel text ");
     u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap().wrapping_sub(linked)
 }
 
@@ -90,34 +79,9 @@ fn kernels_are_named_by_their_own_symbols_wherever_they_lie() {
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn processes_of_alike_guests_are_told_apart() {
     let observed = names().observed("names.xsr");
-    let tables = &observed.recorded.tables;
     for guest in GUESTS {
-        let domain = observed.domain(guest);
-        let samples = observed.once_named(domain, Mode::User);
-        let mut named = 0;
-        for program in ["hot", "syscalls"] {
-            let functions = symbols::of_program(&names().path(format!("symbols/{program}")));
-            let pid = Some(pid(guest, program));
-            let of_program =
-                |sample: &&&Sample| sample.process.is_some_and(|id| tables.process(id).pid == pid);
-            let own: Vec<_> = samples.iter().filter(of_program).collect();
-            assert!(own.len() > 10, "{guest}: {} samples of {program}", own.len());
-            for sample in own {
-                assert_eq!(observed.process_name(sample), Some(program));
-                assert!(matches!(observed.frame(sample).space, Space::User(owner, _) if owner == domain));
-                if let Some(function) = observed.function(sample) {
-                    assert!(functions.contains(function), "{guest}: {function} is not of {program}");
-                    named += 1;
-                }
-            }
-        }
-        let all = samples.len();
-        figures::figure(
-            format_args!("{guest}, user samples named, each by its own program"),
-            format_args!("{named} of {all}"),
-        );
-        assert!(f64::from(named) >= 0.98 * all as f64, "{guest}: {named} of {all}");
+        programs::assert_named(names(), &observed, guest, |program| {
+            names().path(format!("symbols/{program}"))
+        });
     }
-    let pids = GUESTS.map(|guest| pid(guest, "hot"));
-    assert!(pids[0] != pids[1], "the guests' processes have the same numbers: that proves less");
 }

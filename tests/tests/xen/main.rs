@@ -27,6 +27,5 @@ mod top;
 
 // What they are answered with.
 mod consoles;
-mod symbols;
 
-use lab::evidence::{bootstrap, figures, host, observed, report};
+use lab::evidence::{bootstrap, figures, host, observed, programs, report, symbols};
