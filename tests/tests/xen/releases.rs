@@ -63,7 +63,7 @@ fn assert_attributed(name: &str, observed: &Observed, guests: &[&str], least: us
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn long_on_xen_4_14() {
     let mut scenario = scenario(Release::Bullseye);
-    // Here above all, QEMU gives hardware guests interrupts twice, which they don't survive (docs/lab.md): it does not
+    // Here above all, QEMU gives hardware guests interrupts twice, which they don't survive (docs/lab.md): less often
     // where instructions are counted. There, a BIOS that reads a kernel byte by byte takes too long.
     scenario.machine.icount = Some(2);
     scenario.guests.retain(|guest| *guest.kind.get_ref() != GuestKind::Hvm);
