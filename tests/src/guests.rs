@@ -8,6 +8,9 @@ use crate::kernels::Kernel;
 use crate::scenario::{Guest, GuestKind};
 use crate::tree::Tree;
 
+/// What a guest's first process says on its console before all else.
+pub(crate) const UP: &str = "lab: the guest is up";
+
 /// Where a guest's files are in dom0.
 pub(crate) fn folder(name: &str) -> String {
     format!("/guests/{name}")

@@ -207,6 +207,9 @@ pub struct Guest {
     /// Whether it is running when the first step begins; else a step may create it.
     #[serde(default = "yes")]
     pub start: bool,
+    /// Whether steps restart it although it was running when the first one began.
+    #[serde(default)]
+    pub restarts: bool,
 }
 
 /// How a guest is virtualized.

@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
+use crate::{Scenario, guests};
+
 /// What Linux prints when something is wrong.
 const KERNELS: [&str; 13] = [
     "Kernel panic",
@@ -39,13 +41,24 @@ pub fn check_kernels(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether it was the emulator that had a guest's kernel crash: its last interrupt came a second time, at the first
-/// instruction of its own handler (docs/lab.md).
-pub fn was_the_emulator(folder: &Path) -> bool {
-    const TWICE: &str = "RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/";
-    let logs = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut logs = logs.filter_map(|entry| fs::read(entry.path()).ok());
-    logs.any(|log| String::from_utf8_lossy(&log).contains(TWICE))
+/// What tells that the emulator brought a guest down (docs/lab.md), if anything does: a kernel that panics since its last
+/// interrupt came a second time, at the first instruction of its own handler; a triple fault; a second start of a guest
+/// that nobody restarts.
+pub fn of_the_emulator(folder: &Path, scenario: &Scenario) -> Option<String> {
+    let log = |name: &str| fs::read(folder.join(name)).map(|log| String::from_utf8_lossy(&log).into_owned());
+    if let Ok(log) = log(HYPERVISOR)
+        && let Some(line) = log.lines().find(|line| line.contains("Triple fault"))
+    {
+        return Some(line.to_owned());
+    }
+    scenario.guests.iter().find_map(|guest| {
+        let name = guest.name.get_ref();
+        let log = log(&format!("{name}.log")).ok()?;
+        let panic = log.lines().find(|line| line.contains("RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/"));
+        let stays = guest.start && !guest.restarts;
+        let again = stays && log.matches(guests::UP).count() > 1;
+        panic.map(|line| format!("{name}: {line}")).or(again.then(|| format!("{name} started twice")))
+    })
 }
 
 fn complaint(log: &str) -> Option<&str> {
@@ -54,6 +67,8 @@ fn complaint(log: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -66,8 +81,27 @@ mod tests {
         write("gamma.log", "fine\n[   41.7] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\nfine\n");
         let told = check_kernels(folder.path()).unwrap_err().to_string();
         assert!(told.contains("gamma.log") && told.contains("soft lockup"), "{told}");
-        assert!(!was_the_emulator(folder.path()));
-        write("delta.log", "[    5.2] RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/0x20\n");
-        assert!(was_the_emulator(folder.path()));
+    }
+
+    #[test]
+    fn what_the_emulator_did_is_told_from_what_steps_do() {
+        const SCENARIO: &str = "[hypervisor]\nkind = \"xen\"\nrelease = \"bookworm\"\n\
+            [[guest]]\nname = \"alpha\"\nkind = \"pvh\"\n[[guest]]\nname = \"beta\"\nkind = \"pvh\"\nrestarts = true\n";
+        let scenario = Scenario::parse(SCENARIO, PathBuf::new()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let told = || of_the_emulator(folder.path(), &scenario);
+        let (once, twice) = (format!("{}\n", guests::UP), format!("{}\nfine\n{}\n", guests::UP, guests::UP));
+        write("alpha.log", &once);
+        write("beta.log", &twice);
+        write("xen.log", "(XEN) d1 is fine\n");
+        assert_eq!(told(), None);
+        write("alpha.log", &twice);
+        assert_eq!(told().as_deref(), Some("alpha started twice"));
+        write("alpha.log", &once);
+        write("beta.log", "[    5.2] RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/0x20\n");
+        assert!(told().unwrap().starts_with("beta: "));
+        write("xen.log", "(XEN) d2v0 Triple fault - invoking HVM shutdown action 1\n");
+        assert!(told().unwrap().starts_with("(XEN) d2v0"));
     }
 }

@@ -13,6 +13,9 @@ use anyhow::Context;
 use super::{complaints, observed::Observed, report::Report};
 use crate::{Options, Scenario, StepOutcome};
 
+/// How often a run is repeated in which the emulator brings a guest down.
+const REPETITIONS: usize = 2;
+
 /// A host whose scenario has been run.
 pub struct Host {
     out: PathBuf,
@@ -53,8 +56,9 @@ impl Host {
         let console = out.join("console");
         let options = Options { out: out.clone(), programs, ..Options::default() };
         let mut outcome = crate::run(scenario, &options);
-        if complaints::was_the_emulator(&console) {
-            println!("{name}: the emulator gave a guest an interrupt twice: once more");
+        for _ in 0..REPETITIONS {
+            let Some(mark) = complaints::of_the_emulator(&console, scenario) else { break };
+            println!("{name}: once more, for the emulator brought a guest down: {mark}");
             outcome = crate::run(scenario, &options);
         }
         // First: a guest that has crashed is often why a run ends early.
