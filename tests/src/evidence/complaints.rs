@@ -54,7 +54,8 @@ pub fn of_the_emulator(folder: &Path, scenario: &Scenario) -> Option<String> {
     scenario.guests.iter().find_map(|guest| {
         let name = guest.name.get_ref();
         let log = log(&format!("{name}.log")).ok()?;
-        let panic = log.lines().find(|line| line.contains("RIP: 0010:asm_sysvec_xen_hvm_callback+0x0/"));
+        let first = |line: &&str| line.contains("RIP: 0010:asm_sysvec_") && line.contains("+0x0/");
+        let panic = log.lines().find(first);
         let stays = guest.start && !guest.restarts;
         let again = stays && log.matches(guests::UP).count() > 1;
         panic.map(|line| format!("{name}: {line}")).or(again.then(|| format!("{name} started twice")))
