@@ -9,7 +9,7 @@ use analysis::{
 };
 use profile::{
     Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode,
-    PhysCpu, Sample, Snapshot, Source, Space, Time,
+    Origin, PhysCpu, Sample, Snapshot, Source, Space, Time,
     recording::{End, EndReason, Header, Host, Recording, Writer},
 };
 
@@ -61,7 +61,8 @@ impl Made<'_> {
             let (function, module) = (Some(writer.name(name)), Some(writer.name("vmlinux")));
             let (space, offset) = (Space::Kernel(GUEST), ImageOffset(0));
             let address = CodeAddress::InstructionPointer(0);
-            let frame = writer.frame(Frame { space, address, function, module, offset });
+            let frame =
+                writer.frame(Frame { space, address, function, module, offset, origin: Origin::default() });
             let chain = writer.chain(Chain { caller: None, frame });
             for _ in 0..*samples {
                 writer.sample(Sample {

@@ -58,7 +58,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let selection = Selection {
         stretches: &stretches,
         domains: (!args.domains.is_empty()).then_some(&wanted),
-        redacted: None,
+        ..Selection::default()
     };
     let mut header = known.header.clone();
     if let (Some(first), Some(last)) = (stretches.first(), stretches.last()) {

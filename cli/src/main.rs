@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod copy;
 mod cut;
 mod diff;
 mod doctor;
 mod domains;
+mod enrich;
 mod export;
 mod flamegraph;
 mod gate;
@@ -69,6 +71,7 @@ enum Command {
     Merge(merge::Args),
     Cut(cut::Args),
     Redact(redact::Args),
+    Enrich(enrich::Args),
     Flamegraph(flamegraph::Args),
     Domains(domains::Args),
     Symbols(symbols::Args),
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Merge(args) => merge::run(args),
         Command::Cut(args) => cut::run(args),
         Command::Redact(args) => redact::run(args),
+        Command::Enrich(args) => enrich::run(args),
         Command::Flamegraph(args) => flamegraph::run(args),
         Command::Domains(args) => domains::run(args),
         Command::Symbols(args) => symbols::run(args),

@@ -5,10 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::ensure;
 use profile::{
     Domain,
-    recording::{Completeness, Copier, End, EndReason, Note, Recording, Selection, Writer},
+    recording::{Recording, Selection},
 };
 
-use crate::{DEFAULT_RECORDING, output::Output};
+use crate::{DEFAULT_RECORDING, copy};
 
 /// Take names out of a recording, so that it can be given away
 ///
@@ -50,17 +50,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         command.truncate(1);
         command.push("[redacted]".to_owned());
     }
-    let mut copier = Copier::new(Writer::new(Output::open(&args.output)?, &header)?);
-    let recorded = copier.copy(Recording::open(&args.input)?, &selection, 0)?;
-    copier.add_books(&recorded, 0);
-    let end = match recorded.completeness {
-        Completeness::Whole(end) => end,
-        Completeness::Torn { at_byte } | Completeness::Damaged { at_byte, .. } => {
-            let text = format!("the original was not whole: it was copied up to byte {at_byte}");
-            copier.note(Note { time: recorded.until, text });
-            End { time: recorded.until, reason: EndReason::Interrupted }
-        }
-    };
-    copier.finish(end)?;
+    copy::whole(&args.input, &args.output, &header, &selection)?;
     Ok(ExitCode::SUCCESS)
 }

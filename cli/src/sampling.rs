@@ -117,6 +117,14 @@ enum Trust {
     Never,
 }
 
+/// The servers that the user lets be asked for debug information.
+pub(crate) fn debuginfod_urls() -> anyhow::Result<String> {
+    env::var("DEBUGINFOD_URLS").context(
+        "--debuginfod asks the servers in DEBUGINFOD_URLS, which is not set \
+         (Debian's is https://debuginfod.debian.net)",
+    )
+}
+
 fn folder(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((domain, folder)) if !domain.is_empty() && !folder.is_empty() => {
@@ -168,11 +176,7 @@ impl Sampling {
             files.add_folder(domain, folder).with_context(|| folder.display().to_string())?;
         }
         if self.debuginfod {
-            let urls = env::var("DEBUGINFOD_URLS").context(
-                "--debuginfod asks the servers in DEBUGINFOD_URLS, which is not set \
-                 (Debian's is https://debuginfod.debian.net)",
-            )?;
-            files.add_servers(&urls);
+            files.add_servers(&debuginfod_urls()?);
         }
         Ok(files)
     }

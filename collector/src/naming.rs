@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use profile::{
-    CodeAddress, DomainId, Frame, FrameId, ImageOffset, NameId, ProcessId, Space, recording::Writer,
+    CodeAddress, DomainId, Frame, FrameId, ImageOffset, Linked, NameId, Origin, ProcessId, Space,
+    recording::Writer,
 };
 use symbolizer::{Symbolizer, demangle};
 
@@ -50,7 +51,12 @@ impl Namer {
             }
         });
         let module = resolved.module.map(|name| writer.name(name));
-        let frame = writer.frame(Frame { space, address, function, module, offset: resolved.offset });
+        let linked = resolved.linked.map(|(build_id, address)| Linked {
+            build_id: writer.name(&symbolizer::hexadecimal(build_id)),
+            address,
+        });
+        let origin = Origin { linked, ..Origin::default() };
+        let frame = writer.frame(Frame { space, address, function, module, offset: resolved.offset, origin });
         self.frames.insert((space, address), frame);
         frame
     }
@@ -58,7 +64,8 @@ impl Namer {
     /// The frame that stands for callers that could not be found.
     pub(crate) fn gap<W: Write>(&self, space: Space, why: &'static str, writer: &mut Writer<W>) -> FrameId {
         let (address, function) = (CodeAddress::ReturnAddress(0), Some(writer.name(why)));
-        writer.frame(Frame { space, address, function, module: None, offset: ImageOffset(0) })
+        let (offset, origin) = (ImageOffset(0), Origin::default());
+        writer.frame(Frame { space, address, function, module: None, offset, origin })
     }
 
     /// Forgets the names of processes' addresses: they are no more, or tell of new code.

@@ -136,7 +136,7 @@ impl Survey {
                 .into_iter()
                 .map(|file| FileSurvey {
                     path: file.path,
-                    build_id: file.build_id.as_deref().map(hexadecimal),
+                    build_id: file.build_id.as_deref().map(symbolizer::hexadecimal),
                     named: file.resident.into(),
                 })
                 .collect();
@@ -149,7 +149,7 @@ impl KernelSurvey {
     fn of(found: &FoundKernel) -> Self {
         Self {
             release: found.release.clone(),
-            build_id: found.build_id.as_deref().map(hexadecimal),
+            build_id: found.build_id.as_deref().map(symbolizer::hexadecimal),
             slide: found.slide,
             symbols: found.symbols.len() + found.loaded.len(),
             modules: found.modules as usize,
@@ -175,8 +175,4 @@ fn lack((lack, why): &(Lack, String)) -> String {
         Lack::Processes => "its processes",
     };
     format!("{what}: {why}")
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

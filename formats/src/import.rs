@@ -16,7 +16,7 @@ use linux_perf_data::{
 };
 use profile::{
     Chain, ChainId, CodeAddress, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode,
-    PhysCpu, Process, ProcessId, Sample, Source, Space, Time, VcpuId,
+    Origin, PhysCpu, Process, ProcessId, Sample, Source, Space, Time, VcpuId,
     recording::{End, EndReason, Header, Host, MAX_DEPTH, Note, RecordingError, Writer},
 };
 
@@ -405,7 +405,7 @@ impl<W: Write> Import<'_, W> {
         if let Some((name, start)) = found {
             let (function, module) = (Some(self.writer.name(&name)), Some(self.writer.name("vmlinux")));
             let offset = ImageOffset(address.raw().wrapping_sub(start));
-            return Frame { space, address, function, module, offset };
+            return Frame { space, address, function, module, offset, origin: Origin::default() };
         }
         let maps = self.maps.get(&pid).filter(|_| mode == CpuMode::User);
         let mapped = maps.and_then(|maps| maps.range(..=lookup).next_back());
@@ -414,7 +414,14 @@ impl<W: Write> Import<'_, W> {
             Some(mapped) => (Some(self.writer.name(&mapped.name)), address.raw().wrapping_add(mapped.slide)),
             None => (None, 0),
         };
-        Frame { space, address, function: None, module, offset: ImageOffset(offset) }
+        Frame {
+            space,
+            address,
+            function: None,
+            module,
+            offset: ImageOffset(offset),
+            origin: Origin::default(),
+        }
     }
 
     fn finish(mut self, survey: &Survey) -> Result<(Imported, W), ImportError> {

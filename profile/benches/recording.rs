@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, hint::black_box, io::Write};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use profile::{
     Chain, ChainId, CodeAddress, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode,
-    PhysCpu, Process, ProcessId, Sample, Source, Space, Time, VcpuId,
+    Origin, PhysCpu, Process, ProcessId, Sample, Source, Space, Time, VcpuId,
     recording::{End, EndReason, Header, Host, Recording, Writer},
 };
 
@@ -77,7 +77,14 @@ fn writer() -> (Writer<Vec<u8>>, Vec<ChainId>) {
             let function = Some(writer.name(&format!("module::function_{index}")));
             let address = CodeAddress::InstructionPointer(0x40_0000 + index * 77);
             let space = Space::User(DOMAIN, ProcessId(1));
-            let frame = writer.frame(Frame { space, address, function, module, offset: ImageOffset(9) });
+            let frame = writer.frame(Frame {
+                space,
+                address,
+                function,
+                module,
+                offset: ImageOffset(9),
+                origin: Origin::default(),
+            });
             writer.chain(Chain { caller: None, frame })
         })
         .collect();

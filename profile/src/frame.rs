@@ -32,6 +32,46 @@ pub struct Frame {
     pub module: Option<NameId>,
     /// The offset from the start of `function` if that is known, else from the start of `module`.
     pub offset: ImageOffset,
+    /// What its code was made from.
+    pub origin: Origin,
+}
+
+/// What a frame's code was made from, as far as that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// Where a file has it.
+    pub linked: Option<Linked>,
+    /// The line of source, from debug information.
+    pub line: Option<SourceLine>,
+    /// Whether its function has no code of its own here: the compiler put it into the frame's caller, whose offset it has.
+    pub inlined: bool,
+}
+
+impl Origin {
+    /// The same with other numbers of names.
+    pub fn named(self, mut name: impl FnMut(NameId) -> NameId) -> Self {
+        let linked = self.linked.map(|linked| Linked { build_id: name(linked.build_id), ..linked });
+        let line = self.line.map(|line| SourceLine { file: name(line.file), ..line });
+        Self { linked, line, ..self }
+    }
+}
+
+/// A place in an ELF file, whichever of its copies was mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Linked {
+    /// The file's build id (`.note.gnu.build-id`), in hexadecimal digits.
+    pub build_id: NameId,
+    /// The address that the instruction was linked to; for a return address, that of the call's last byte.
+    pub address: u64,
+}
+
+/// A line of source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SourceLine {
+    /// The file, as the compiler was told of it: untrusted text.
+    pub file: NameId,
+    /// From 1; 0 where no line is told.
+    pub line: u32,
 }
 
 impl Frame {

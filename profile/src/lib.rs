@@ -20,6 +20,6 @@ pub use address::{AddressSpaceRoot, CodeAddress, GuestVirtual, HypervisorVirtual
 pub use captured::{Registers, StackPiece, Stretch};
 pub use domain::{Domain, DomainId, DomainKind, PhysCpu, Uuid, VcpuId};
 pub use event::{Event, EventId, Source};
-pub use frame::{Chain, ChainId, Frame, FrameId, NameId};
+pub use frame::{Chain, ChainId, Frame, FrameId, Linked, NameId, Origin, SourceLine};
 pub use process::{Process, ProcessId};
 pub use sample::{Mode, Sample, Space, Time};

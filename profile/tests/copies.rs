@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use profile::{
     Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event, EventId, Frame,
-    ImageOffset, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time,
-    recording::{Copier, End, EndReason, Header, Host, Mark, Recorded, Recording, Selection, Writer},
+    ImageOffset, Linked, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time,
+    recording::{
+        Copier, End, EndReason, Header, Host, Mark, Recorded, Recording, Selection, SourceCode, SourceFrame,
+        Writer,
+    },
 };
 
 const END: Time = Time(10_000);
@@ -48,12 +51,14 @@ fn file(started: u64) -> Vec<u8> {
     });
     for sequence in 0..100 {
         let (domain, process) = domains[sequence as usize % 2];
+        let linked = Linked { build_id: writer.name("abcd"), address: 0x400 + sequence % 4 };
         let frame = Frame {
             space: Space::User(domain, process),
             address: CodeAddress::InstructionPointer(0x1000 + sequence % 4),
             function: Some(writer.name(&format!("function_{}", sequence % 4))),
             module: Some(writer.name("server")),
             offset: ImageOffset(1),
+            origin: Origin { linked: Some(linked), ..Origin::default() },
         };
         let frame = writer.frame(frame);
         let chain = writer.chain(Chain { caller: None, frame });
@@ -121,6 +126,60 @@ fn a_copy_says_what_the_original_says() {
     assert_eq!(copy.snapshot.unwrap().cpus, recorded.snapshot.unwrap().cpus);
 }
 
+/// Knows of two functions at one address, and of a line at another.
+struct Known;
+
+impl SourceCode for Known {
+    fn frames(&self, build_id: &str, address: u64) -> Vec<SourceFrame> {
+        assert_eq!(build_id, "abcd");
+        let frame = |function: &str, line| SourceFrame {
+            function: Some(function.to_owned()),
+            file: Some("server.c".to_owned()),
+            line,
+        };
+        match address {
+            0x401 => vec![frame("inner", 10), frame("middle", 20), frame("not the symbol", 30)],
+            0x402 => vec![frame("function_2", 40)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[test]
+fn inlined_functions_and_lines_are_added_once() {
+    let original = file(0);
+    let selection = Selection { source: Some(&Known), ..Selection::default() };
+    let (_, once) = copy(&[(&original, 0)], &selection);
+    let enriched = {
+        let mut copier = Copier::new(Writer::new(Vec::new(), &header(0)).unwrap());
+        copier.copy(Recording::read(&original[..]).unwrap(), &selection, 0).unwrap();
+        copier.finish(End { time: END, reason: EndReason::Duration }).unwrap()
+    };
+    let (samples, twice) = copy(&[(&enriched, 0)], &selection);
+    assert_eq!(twice.tables.all_frames(), once.tables.all_frames());
+    for sample in &samples {
+        let tables = &twice.tables;
+        let frames: Vec<_> = tables
+            .frames(sample.chain)
+            .map(|frame| {
+                let line = frame.origin.line.map(|line| (tables.name(line.file), line.line));
+                (tables.name(frame.function.unwrap()), line, frame.origin.inlined)
+            })
+            .collect();
+        let expected: &[_] = match sample.sequence % 4 {
+            1 => &[
+                ("inner", Some(("server.c", 10)), true),
+                ("middle", Some(("server.c", 20)), true),
+                ("function_1", Some(("server.c", 30)), false),
+            ],
+            2 => &[("function_2", Some(("server.c", 40)), false)],
+            0 => &[("function_0", None, false)],
+            _ => &[("function_3", None, false)],
+        };
+        assert_eq!(frames, expected);
+    }
+}
+
 /// What both have is there once; sequence numbers go on, and books are added up.
 #[test]
 fn recordings_become_one() {
@@ -140,7 +199,7 @@ fn a_stretch_and_a_domain_are_cut_out() {
     let original = file(0);
     let web = |domain: &Domain| domain.name == "web";
     let stretches = [(Time(100), Time(200)), (Time(500), Time(510))];
-    let selection = Selection { stretches: &stretches, domains: Some(&web), redacted: None };
+    let selection = Selection { stretches: &stretches, domains: Some(&web), ..Selection::default() };
     let (samples, recorded) = copy(&[(&original, 0)], &selection);
     let times: Vec<u64> = samples.iter().map(|sample| sample.time.0).collect();
     assert_eq!(times, [100, 120, 140, 160, 180, 500]);

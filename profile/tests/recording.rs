@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, io};
 
 use profile::{
     AddressSpaceRoot, Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime,
-    Event, EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot,
-    Source, Space, Time, Uuid, VcpuId,
+    Event, EventId, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample,
+    Snapshot, Source, Space, Time, Uuid, VcpuId,
     recording::{
         Completeness, Damage, End, EndReason, Header, Host, MAX_DEPTH, Mark, Note, Recorded, Recording,
         RecordingError, Writer,
@@ -71,6 +71,7 @@ fn frame<W: io::Write>(writer: &mut Writer<W>, function: Option<&str>, address: 
         function: function.map(|name| writer.name(name)),
         module: Some(writer.name("nginx")),
         offset: ImageOffset(0x10),
+        origin: Origin::default(),
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Linked {
     segments: Vec<(Range<u64>, u64)>,
     /// Its functions; none where it is stripped of all of them.
     pub(crate) symbols: Option<SymbolTable>,
+    pub(crate) build_id: Option<Box<[u8]>>,
 }
 
 impl Linked {
@@ -59,18 +60,20 @@ impl Linked {
             ))
         });
         let segments = segments.collect();
+        let build_id = file.build_id();
         match file.symbols(0, &text, extent_as_linked(file.segments)) {
-            Ok(symbols) => Ok(Self { segments, symbols: Some(symbols) }),
-            Err(ParseError::NoSymbols) => Ok(Self { segments, symbols: None }),
+            Ok(symbols) => Ok(Self { segments, symbols: Some(symbols), build_id }),
+            Err(ParseError::NoSymbols) => Ok(Self { segments, symbols: None, build_id }),
             Err(error) => Err(error),
         }
     }
 
     /// Takes what somebody else has read of an ELF file: its executable segments, each with its place in the file, its
-    /// size there and the address that it is linked to; and its functions.
+    /// size there and the address that it is linked to; its functions; and its build id, if it has one.
     pub fn from_parts<'a>(
         segments: impl IntoIterator<Item = (u64, u64, u64)>,
         functions: impl IntoIterator<Item = LinkedFunction<'a>>,
+        build_id: Option<&[u8]>,
     ) -> Result<Self, ParseError> {
         let segments: Vec<(u64, u64, u64)> = segments.into_iter().collect();
         let mut text: Vec<Range<u64>> =
@@ -94,7 +97,7 @@ impl Linked {
             Err(error) => return Err(error),
         };
         let segments = segments.into_iter().map(mapped_segment).collect();
-        Ok(Self { segments, symbols })
+        Ok(Self { segments, symbols, build_id: build_id.map(Into::into) })
     }
 
     /// Where a byte of the file is linked to, if it is code.
@@ -161,6 +164,19 @@ impl<'data, R: ReadRef<'data>> File<'data, R> {
             return Err(ParseError::TooLarge("more than 4096 program headers"));
         }
         Ok(Self { data, header, segments: header.program_headers(endian, data)? })
+    }
+
+    /// What its linker says that it was made of, where it says so in a segment of notes.
+    fn build_id(&self) -> Option<Box<[u8]>> {
+        self.segments.iter().find_map(|segment| {
+            let mut notes = segment.notes(LittleEndian, self.data).ok()??;
+            while let Ok(Some(note)) = notes.next() {
+                if note.name() == elf::ELF_NOTE_GNU && note.n_type(LittleEndian) == elf::NT_GNU_BUILD_ID {
+                    return Some(note.desc().into());
+                }
+            }
+            None
+        })
     }
 
     /// Its functions, moved by `bias`.

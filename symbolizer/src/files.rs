@@ -76,8 +76,17 @@ fn by_id(build_id: &[u8]) -> Option<String> {
     Some(format!("{first:02x}/{}.debug", hexadecimal(rest)))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// A build id as it is written.
+pub fn hexadecimal(build_id: &[u8]) -> String {
+    build_id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A build id that was so written; none where it was not.
+pub fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let byte = |&[high, low]: &[u8; 2]| Some((digit(high)? * 16 + digit(low)?) as u8);
+    rest.is_empty().then(|| pairs.iter().map(byte).collect())?
 }
 
 /// Opens a path of a guest's as if `folder` were its root: neither `..` nor a link leads out of it (openat2(2)).
@@ -198,6 +207,14 @@ mod tests {
         }
         for path in ["/bin/magic/etc/passwd", "/etc/passwd", "/bin", ""] {
             assert_eq!(contents(&files, &["web"], path), [""; 0], "{path}");
+        }
+    }
+
+    #[test]
+    fn build_ids_are_read_as_they_are_written() {
+        assert_eq!(from_hexadecimal(&hexadecimal(&ID)).as_deref(), Some(&ID[..]));
+        for wrong in ["abc", "xy", "0é"] {
+            assert_eq!(from_hexadecimal(wrong), None, "{wrong}");
         }
     }
 

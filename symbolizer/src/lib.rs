@@ -4,8 +4,8 @@
 //! as files that a user named; then addresses, each with the space whose code it is. Goes out: [`Resolved`], the
 //! symbol, the module and the offset of an address, or none of them where nothing claims it.
 //!
-//! [`SymbolTable`] answers for one image, [`Symbolizer`] knows whose images they are. Only [`load`] and
-//! [`SymbolFiles`] do input and output; everything below takes bytes, is bounded and returns a [`ParseError`] for
+//! [`SymbolTable`] answers for one image, [`Symbolizer`] knows whose images they are, [`DebugInfo`] adds to a name the
+//! functions inlined there and the line. Only [`load`], [`SymbolFiles`] and [`DebugInfo`] do input and output; everything below takes bytes, is bounded and returns a [`ParseError`] for
 //! whatever is wrong with them.
 //!
 //! ```
@@ -23,10 +23,11 @@
 //! # Ok::<(), symbolizer::ParseError>(())
 //! ```
 //!
-//! Not here: how symbols are got from a hypervisor or a running guest, unwinding, debug info, and the escaping of
+//! Not here: how symbols are got from a hypervisor or a running guest, unwinding, and the escaping of
 //! names, which are untrusted text up to the edge where they are shown.
 #![forbid(unsafe_code)]
 
+mod debug_info;
 mod demangle;
 mod elf;
 mod error;
@@ -41,10 +42,11 @@ mod symbolizer;
 mod table;
 mod xen;
 
+pub use debug_info::DebugInfo;
 pub use demangle::demangle;
 pub use elf::{Linked, LinkedFunction};
 pub use error::{ParseError, SymbolizerError};
-pub use files::{SymbolFiles, SymbolStore};
+pub use files::{SymbolFiles, SymbolStore, from_hexadecimal, hexadecimal};
 pub use image::{Executable, Image};
 pub use load::{ImageFile, build_id, load, load_linked};
 pub use mapped::{ImageId, Place};

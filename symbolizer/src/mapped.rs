@@ -141,7 +141,7 @@ impl Mapped {
         let generated = self.processes.get(&process)?.generated.as_ref();
         if let Some(symbol) = generated.and_then(|symbols| symbols.lookup(inside)) {
             let offset = ImageOffset(address.raw().wrapping_sub(symbol.start));
-            return Some(Resolved { symbol: Some(symbol.name), module: Some("[jit]"), offset });
+            return Some(Resolved { symbol: Some(symbol.name), module: Some("[jit]"), offset, linked: None });
         }
         let (start, mapping) = self.mapping_at(process, inside)?;
         let image = &self.images[mapping.image.0 as usize];
@@ -153,20 +153,21 @@ impl Mapped {
         };
         let Some(at) = linked.address_of(in_file) else { return Some(image.located(in_file)) };
         let symbol = linked.symbols.as_ref().and_then(|symbols| symbols.lookup(at));
-        Some(symbol.map_or_else(
-            || image.located(at),
-            |symbol| {
+        let located = Resolved { linked: linked.build_id.as_deref().map(|id| (id, at)), ..image.located(at) };
+        Some(match symbol {
+            None => located,
+            Some(symbol) => {
                 let past = address.raw().wrapping_sub(inside);
                 let offset = ImageOffset(at.wrapping_add(past).wrapping_sub(symbol.start));
-                Resolved { symbol: Some(symbol.name), module: Some(&image.name), offset }
-            },
-        ))
+                Resolved { symbol: Some(symbol.name), offset, ..located }
+            }
+        })
     }
 }
 
 impl MappedImage {
     fn located(&self, offset: u64) -> Resolved<'_> {
-        Resolved { symbol: None, module: Some(&self.name), offset: ImageOffset(offset) }
+        Resolved { symbol: None, module: Some(&self.name), offset: ImageOffset(offset), linked: None }
     }
 }
 

@@ -42,11 +42,13 @@ pub struct Resolved<'a> {
     pub module: Option<&'a str>,
     /// The offset from the start of `function` if that is known, else from the start of `module`, else 0.
     pub offset: ImageOffset,
+    /// The build id of the file that has it and the address of the instruction there, where both are known.
+    pub linked: Option<(&'a [u8], u64)>,
 }
 
 impl Resolved<'_> {
     /// What nothing claims.
-    const NOWHERE: Self = Self { symbol: None, module: None, offset: ImageOffset(0) };
+    const NOWHERE: Self = Self { symbol: None, module: None, offset: ImageOffset(0), linked: None };
 }
 
 impl Symbolizer {
@@ -185,11 +187,16 @@ fn resolve_in<'a>(image: &'a str, symbols: &'a SymbolTable, address: CodeAddress
     let offset_from = |start| ImageOffset(raw.wrapping_sub(start));
     if let Some(symbol) = symbols.lookup(inside) {
         let (module, offset) = (symbol.module.unwrap_or(image), offset_from(symbol.start));
-        return Resolved { symbol: Some(symbol.name), module: Some(module), offset };
+        return Resolved { symbol: Some(symbol.name), module: Some(module), offset, linked: None };
     }
     let extent = symbols.extent();
     if extent.contains(&inside) {
-        return Resolved { symbol: None, module: Some(image), offset: offset_from(extent.start) };
+        return Resolved {
+            symbol: None,
+            module: Some(image),
+            offset: offset_from(extent.start),
+            linked: None,
+        };
     }
     Resolved::NOWHERE
 }

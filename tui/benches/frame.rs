@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, hint::black_box};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use profile::{
-    Chain, CodeAddress, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode, PhysCpu,
-    Sample, Source, Space, Time, VcpuId,
+    Chain, CodeAddress, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode, Origin,
+    PhysCpu, Sample, Source, Space, Time, VcpuId,
     recording::{End, EndReason, Header, Host, Recording, Told, Writer},
 };
 use ratatui::{
@@ -62,7 +62,14 @@ fn recording(domains: u32, functions: u32) -> Vec<u8> {
             };
             let function = Some(writer.name(&name));
             let address = CodeAddress::InstructionPointer(u64::from(which) * 64 + u64::from(depth));
-            let frame = writer.frame(Frame { space, address, function, module, offset: ImageOffset(0) });
+            let frame = writer.frame(Frame {
+                space,
+                address,
+                function,
+                module,
+                offset: ImageOffset(0),
+                origin: Origin::default(),
+            });
             caller = Some(writer.chain(Chain { caller, frame }));
         }
         writer.sample(Sample {

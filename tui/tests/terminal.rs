@@ -14,8 +14,8 @@ use std::{
 };
 
 use profile::{
-    Chain, CodeAddress, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode, PhysCpu,
-    Sample, Source, Space, Time,
+    Chain, CodeAddress, Domain, DomainId, DomainKind, Event, EventId, Frame, ImageOffset, Mode, Origin,
+    PhysCpu, Sample, Source, Space, Time,
     recording::{End, EndReason, Header, Host, Writer},
 };
 use rustix::{
@@ -57,7 +57,14 @@ fn recording() -> Vec<u8> {
     writer.domain(Domain { id, number: 7, name: "alpha".into(), uuid: None, kind, vcpus: 1, from });
     let [function, module] = ["spin", "vmlinux"].map(|name| Some(writer.name(name)));
     let address = CodeAddress::InstructionPointer(0x1000);
-    let frame = Frame { space: Space::Kernel(id), address, function, module, offset: ImageOffset(0x10) };
+    let frame = Frame {
+        space: Space::Kernel(id),
+        address,
+        function,
+        module,
+        offset: ImageOffset(0x10),
+        origin: Origin::default(),
+    };
     let frame = writer.frame(frame);
     let chain = writer.chain(Chain { caller: None, frame });
     for sequence in 0..100 {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use analysis::Aggregate;
 use profile::{
     AddressSpaceRoot, Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event,
-    EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot, Source,
-    Space, Time, Uuid,
+    EventId, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot,
+    Source, Space, Time, Uuid,
     recording::{End, EndReason, Header, Host, Recording, Writer},
 };
 
@@ -84,6 +84,7 @@ impl Machine {
                 function: function.map(|name| self.writer.name(name)),
                 module: module.map(|name| self.writer.name(name)),
                 offset: ImageOffset(offset),
+                origin: Origin::default(),
             };
             let frame = self.writer.frame(frame);
             caller = Some(self.writer.chain(Chain { caller, frame }));

@@ -9,8 +9,8 @@ use std::{
 
 use profile::{
     AddressSpaceRoot, Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event,
-    EventId, Frame, ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot, Source,
-    Space, Time, Uuid,
+    EventId, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot,
+    Source, Space, Time, Uuid,
     recording::{End, EndReason, Header, Host, Note, Writer},
 };
 use tempfile::TempDir;
@@ -68,6 +68,7 @@ pub(crate) fn folder() -> TempDir {
             function: Some(writer.name(function)),
             module: Some(writer.name(module)),
             offset: ImageOffset(0),
+            origin: Origin::default(),
         };
         let frame = writer.frame(frame);
         let chain = writer.chain(Chain { caller: None, frame });

@@ -394,5 +394,5 @@ fn linked(image: &FoundImage) -> Option<Linked> {
         local: function.local,
         weak: function.weak,
     });
-    Linked::from_parts(image.segments.iter().copied(), functions).ok()
+    Linked::from_parts(image.segments.iter().copied(), functions, image.build_id.as_deref()).ok()
 }

@@ -6,11 +6,29 @@ use std::{
 };
 
 use crate::{
-    Chain, ChainId, CodeAddress, Domain, DomainId, DomainTime, Frame, FrameId, ImageOffset, NameId, PhysCpu,
-    Process, ProcessId, Sample, Snapshot, Space, Time, Uuid, VcpuId,
+    Chain, ChainId, CodeAddress, Domain, DomainId, DomainTime, Frame, FrameId, ImageOffset, NameId, Origin,
+    PhysCpu, Process, ProcessId, Sample, Snapshot, SourceLine, Space, Time, Uuid, VcpuId,
 };
 
 use super::{End, Mark, Note, Recorded, Recording, RecordingError, Tables, Writer};
+
+/// A function whose code a compiler put at an address, and the line of it that the address is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFrame {
+    /// The function, demangled: untrusted text.
+    pub function: Option<String>,
+    /// The file: untrusted text.
+    pub file: Option<String>,
+    /// From 1; 0 where no line is told.
+    pub line: u32,
+}
+
+/// Knows what code was made from.
+pub trait SourceCode {
+    /// What is at an address that a file of this build id (hexadecimal digits) was linked to: the inlined functions,
+    /// innermost first, and last the function that they were put into; nothing where nobody knows.
+    fn frames(&self, build_id: &str, address: u64) -> Vec<SourceFrame>;
+}
 
 /// What of a recording is copied, and how.
 #[derive(Clone, Copy, Default)]
@@ -21,6 +39,8 @@ pub struct Selection<'a> {
     pub domains: Option<&'a dyn Fn(&Domain) -> bool>,
     /// Whose processes and functions lose their names.
     pub redacted: Option<&'a dyn Fn(&Domain) -> bool>,
+    /// What is known of the source of what was sampled.
+    pub source: Option<&'a dyn SourceCode>,
 }
 
 /// Copies recordings into one.
@@ -142,7 +162,8 @@ struct Copy<'a, W: Write> {
     domains: HashMap<DomainId, DomainId>,
     processes: HashMap<ProcessId, ProcessId>,
     names: HashMap<NameId, NameId>,
-    frames: HashMap<FrameId, FrameId>,
+    /// Outermost first: more than one where functions were inlined.
+    frames: HashMap<FrameId, Box<[FrameId]>>,
     chains: HashMap<ChainId, ChainId>,
     /// What is added to the numbers of a CPU's samples, so that they follow those of the recording before.
     sequences: HashMap<PhysCpu, u64>,
@@ -234,19 +255,47 @@ impl<W: Write> Copy<'_, W> {
             next = link.caller;
         }
         for (id, frame) in new.into_iter().rev() {
-            let frame = self.frame(frame, tables);
-            let chain = self.copier.writer.chain(Chain { caller, frame });
-            self.chains.insert(id, chain);
-            caller = Some(chain);
+            if !self.frames.contains_key(&frame) {
+                let frames = self.frames_of(tables.frame(frame), tables);
+                self.frames.insert(frame, frames);
+            }
+            for &frame in &self.frames[&frame] {
+                caller = Some(self.copier.writer.chain(Chain { caller, frame }));
+            }
+            self.chains.insert(id, caller.expect("a frame stays one at least"));
         }
         caller.expect("a chain has at least one link")
     }
 
-    fn frame(&mut self, id: FrameId, tables: &Tables) -> FrameId {
-        if let Some(&known) = self.frames.get(&id) {
-            return known;
+    fn frames_of(&mut self, frame: &Frame, tables: &Tables) -> Box<[FrameId]> {
+        let mut frame = self.copy_of(frame, tables);
+        let Origin { linked, line, inlined } = frame.origin;
+        // A copy may be copied again.
+        let linked = linked.filter(|_| line.is_none() && !inlined);
+        let source = self.selection.source.zip(linked).map_or_else(Vec::new, |(source, linked)| {
+            source.frames(self.copier.writer.text(linked.build_id), linked.address)
+        });
+        let mut frames = Vec::with_capacity(source.len().max(1));
+        for (inside, SourceFrame { function, file, line }) in source.into_iter().rev().enumerate() {
+            let writer = &mut self.copier.writer;
+            if inside > 0 {
+                frame.function = function.map(|name| writer.name(&name)).or(frame.function);
+                frame.origin.inlined = true;
+            }
+            frame.origin.line = file.map(|file| SourceLine { file: writer.name(&file), line });
+            frames.push(writer.frame(frame));
+            // What has no function's name can't be told from what it was inlined into.
+            if frame.function.is_none() {
+                break;
+            }
         }
-        let frame = tables.frame(id);
+        if frames.is_empty() {
+            frames.push(self.copier.writer.frame(frame));
+        }
+        frames.into()
+    }
+
+    fn copy_of(&mut self, frame: &Frame, tables: &Tables) -> Frame {
         let (space, owner) = match frame.space {
             Space::Hypervisor => (Space::Hypervisor, None),
             Space::Kernel(domain) => (Space::Kernel(self.domain(domain, tables)), Some(domain)),
@@ -255,7 +304,7 @@ impl<W: Write> Copy<'_, W> {
                 (own, Some(domain))
             }
         };
-        let copy = if owner.is_some_and(|owner| self.is_redacted(owner, tables)) {
+        if owner.is_some_and(|owner| self.is_redacted(owner, tables)) {
             let mut stand_in = |what, id: Option<NameId>| {
                 let name = id.map(|id| self.copier.pseudonym(what, tables.name(id)));
                 name.map(|name| self.copier.writer.name(&name))
@@ -267,15 +316,14 @@ impl<W: Write> Copy<'_, W> {
             };
             let function = stand_in("function", frame.function);
             let module = stand_in("module", frame.module);
-            Frame { space, address, function, module, offset: ImageOffset(0) }
+            let origin = Origin { inlined: frame.origin.inlined, ..Origin::default() };
+            Frame { space, address, function, module, offset: ImageOffset(0), origin }
         } else {
             let function = frame.function.map(|name| self.name(name, tables));
             let module = frame.module.map(|name| self.name(name, tables));
-            Frame { space, function, module, ..*frame }
-        };
-        let new = self.copier.writer.frame(copy);
-        self.frames.insert(id, new);
-        new
+            let origin = frame.origin.named(|name| self.name(name, tables));
+            Frame { space, function, module, origin, ..*frame }
+        }
     }
 
     fn name(&mut self, id: NameId, tables: &Tables) -> NameId {

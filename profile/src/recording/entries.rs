@@ -3,8 +3,8 @@
 use std::collections::hash_map;
 
 use crate::{
-    Chain, ChainId, CodeAddress, DomainId, EventId, Frame, FrameId, ImageOffset, Mode, NameId, PhysCpu,
-    ProcessId, Space,
+    Chain, ChainId, CodeAddress, DomainId, EventId, Frame, FrameId, ImageOffset, Linked, Mode, NameId,
+    Origin, PhysCpu, ProcessId, SourceLine, Space,
 };
 
 use super::{
@@ -21,7 +21,7 @@ pub(super) struct Encoder {
     expected: Expected,
     texts: Vec<u8>,
     names: Vec<u64>,
-    frames: [Vec<u64>; 7],
+    frames: [Vec<u64>; 12],
     chains: [Vec<u64>; 2],
     places: [Vec<u64>; 4],
     lanes: [Vec<u64>; 2],
@@ -34,6 +34,8 @@ struct Expected {
     bases: HashMap<(Space, Option<NameId>), u64>,
     /// Where a function begins in its module.
     starts: HashMap<(Option<NameId>, Option<NameId>), u64>,
+    /// By how much a build's addresses in a space are above those that it was linked to.
+    moves: HashMap<(Space, NameId), u64>,
     domain: u64,
     process: u64,
     /// The frame that the next chain will most likely be of, and the chain and process of the next place.
@@ -50,6 +52,21 @@ impl Expected {
     fn start(&self, space: Space, module: Option<NameId>, function: Option<NameId>) -> u64 {
         let base = self.bases.get(&(space, module)).copied().unwrap_or(0);
         base.wrapping_add(self.starts.get(&(module, function)).copied().unwrap_or(0))
+    }
+
+    /// What is written of a linked address: how far it is from where the last one of its build lets expect it.
+    fn moved(&mut self, space: Space, build_id: NameId, raw: u64, linked: u64) -> u64 {
+        let moved = raw.wrapping_sub(linked);
+        let before = self.moves.insert((space, build_id), moved).unwrap_or(0);
+        difference(linked, raw.wrapping_sub(before))
+    }
+
+    /// The linked address that this was written of.
+    fn moved_back(&mut self, space: Space, build_id: NameId, raw: u64, written: u64) -> u64 {
+        let before = self.moves.entry((space, build_id)).or_insert(0);
+        let linked = differing(written, raw.wrapping_sub(*before));
+        *before = raw.wrapping_sub(linked);
+        linked
     }
 
     /// Enters a frame, which is the code of this process.
@@ -101,7 +118,7 @@ impl Encoder {
     }
 
     pub(super) fn frame(&mut self, frame: Frame) {
-        let Frame { space, address, function, module, offset } = frame;
+        let Frame { space, address, function, module, offset, origin } = frame;
         let (space_tag, domain, process) = match space {
             Space::Hypervisor => (0, None, None),
             Space::Kernel(domain) => (1, Some(domain), None),
@@ -120,6 +137,13 @@ impl Encoder {
             optional(function.map(|name| name.0)),
             offset.0,
             difference(start, expected.start(space, module, function)),
+            optional(origin.linked.map(|linked| linked.build_id.0)),
+            origin
+                .linked
+                .map_or(0, |linked| expected.moved(space, linked.build_id, address.raw(), linked.address)),
+            optional(origin.line.map(|line| line.file.0)),
+            origin.line.map_or(0, |line| line.line.into()),
+            origin.inlined.into(),
         ];
         expected.learn(space, module, function, start);
         expected.enter_frame(space);
@@ -211,7 +235,21 @@ impl Decoder {
 
     fn take_frames(&mut self, bytes: &mut &[u8], entries: &mut Vec<Entry>) -> Result<(), Damage> {
         let expected = &mut self.expected;
-        let (rows, [tags, domains, processes, modules, functions, offsets, starts]) = take(bytes)?;
+        let (rows, columns) = take(bytes)?;
+        let [
+            tags,
+            domains,
+            processes,
+            modules,
+            functions,
+            offsets,
+            starts,
+            build_ids,
+            moves,
+            files,
+            lines,
+            inlined,
+        ] = columns;
         for row in 0..rows {
             expected.domain = differing(domains[row], expected.domain);
             expected.process = differing(processes[row], expected.process);
@@ -232,8 +270,17 @@ impl Decoder {
                 0 => CodeAddress::InstructionPointer(raw),
                 _ => CodeAddress::ReturnAddress(raw),
             };
+            let linked = take_optional(build_ids[row])?.map(NameId).map(|build_id| {
+                let address = expected.moved_back(space, build_id, raw, moves[row]);
+                Linked { build_id, address }
+            });
+            let line = match take_optional(files[row])?.map(NameId) {
+                Some(file) => Some(SourceLine { file, line: take_u32(lines[row])? }),
+                None => None,
+            };
+            let origin = Origin { linked, line, inlined: inlined[row] != 0 };
             let offset = ImageOffset(offsets[row]);
-            entries.push(Entry::Frame(Frame { space, address, function, module, offset }));
+            entries.push(Entry::Frame(Frame { space, address, function, module, offset, origin }));
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ mod samples;
 mod tables;
 mod writer;
 
-pub use copy::{Copier, Selection};
+pub use copy::{Copier, Selection, SourceCode, SourceFrame};
 pub use error::{Damage, RecordingError};
 pub use header::{End, EndReason, Entry, Fact, Header, Host, Lane, Mark, Note, Place, PlaceId};
 pub use reader::{Completeness, Recorded, Recording, Told};

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, iter};
 
 use crate::{
-    Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Process, ProcessId, Space,
-    Time,
+    Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Origin, Process,
+    ProcessId, Space, Time,
 };
 
 use super::{Damage, Entry, Fact, Lane, Place, PlaceId, Samples};
@@ -62,6 +62,11 @@ impl Tables {
     /// A frame.
     pub fn frame(&self, id: FrameId) -> &Frame {
         &self.frames[id.0 as usize]
+    }
+
+    /// All frames, by their numbers.
+    pub fn all_frames(&self) -> &[Frame] {
+        &self.frames
     }
 
     /// A link of a call chain.
@@ -132,7 +137,9 @@ impl Tables {
                         self.check_process(process)?;
                     }
                 }
-                for name in [frame.function, frame.module].into_iter().flatten() {
+                let Origin { linked, line, .. } = frame.origin;
+                let origin = [linked.map(|linked| linked.build_id), line.map(|line| line.file)];
+                for name in [frame.function, frame.module].into_iter().chain(origin).flatten() {
                     check("name", name.0, self.names.len())?;
                 }
                 self.frames.push(frame);

@@ -194,6 +194,11 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    /// The text of a number.
+    pub fn text(&self, NameId(index): NameId) -> &str {
+        self.names.get(index).0
+    }
+
     /// The number of a frame.
     pub fn frame(&mut self, frame: Frame) -> FrameId {
         if let Space::Kernel(domain) | Space::User(domain, _) = frame.space {
@@ -350,7 +355,8 @@ impl<W: Write> Writer<W> {
             if let Space::User(_, process) = frame.space {
                 self.write_process(process);
             }
-            self.entries.frame(Frame { function, module, ..frame });
+            let origin = frame.origin.named(|name| self.write_name(name));
+            self.entries.frame(Frame { function, module, origin, ..frame });
             self.frames.set_written(index)
         }))
     }

@@ -1,5 +1,6 @@
 //! Names, compared with what the kernel, the linker and `nm` say.
 
+mod debug_info;
 mod elf;
 mod hostile;
 mod listings;

@@ -13,7 +13,7 @@ const OTHER: DomainId = DomainId(4);
 const PROCESS: ProcessId = ProcessId(7);
 
 fn resolved<'a>(symbol: Option<&'a str>, module: Option<&'a str>, offset: u64) -> Resolved<'a> {
-    Resolved { symbol, module, offset: ImageOffset(offset) }
+    Resolved { symbol, module, offset: ImageOffset(offset), linked: None }
 }
 
 fn nothing() -> Resolved<'static> {

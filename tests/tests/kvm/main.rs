@@ -10,6 +10,7 @@ mod books;
 mod chains;
 mod ci;
 mod cost;
+mod inlined;
 mod lives;
 mod names;
 mod own_guest;

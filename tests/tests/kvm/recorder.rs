@@ -38,7 +38,8 @@ impl Recorder {
         self.folder.path()
     }
 
-    fn file(&self) -> PathBuf {
+    /// The recording.
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("recording.xsr")
     }
 

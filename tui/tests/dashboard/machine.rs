@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use profile::{
     Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event, EventId, Frame,
-    ImageOffset, LossCause, Mode, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time, Uuid,
-    VcpuId,
+    ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time,
+    Uuid, VcpuId,
     recording::{End, EndReason, Header, Host, Note, Recording, Told, Writer},
 };
 use tui::{Limits, State};
@@ -114,8 +114,14 @@ impl Machine {
                 _ => CodeAddress::ReturnAddress(start + offset),
             };
             let [function, module] = [*function, module].map(|name| Some(self.writer.name(name)));
-            let frame =
-                self.writer.frame(Frame { space, address, function, module, offset: ImageOffset(*offset) });
+            let frame = self.writer.frame(Frame {
+                space,
+                address,
+                function,
+                module,
+                offset: ImageOffset(*offset),
+                origin: Origin::default(),
+            });
             caller = Some(self.writer.chain(Chain { caller, frame }));
         }
         caller.expect("there are functions")
