@@ -134,15 +134,14 @@ impl Dashboard<'_> {
             }
             pressed = self.finish_jobs();
             self.ask_for_code();
-            if event::poll(LOOK_EVERY.min(self.refresh))? {
-                // All that waits, before the next frame.
-                while event::poll(Duration::ZERO)? {
-                    let event = event::read()?;
-                    pressed = true;
-                    let action = handle(&event, self.feed.fed().state.as_mut(), self.screen);
-                    if !self.act(action)? {
-                        return Ok(());
-                    }
+            terminal::wait(LOOK_EVERY.min(self.refresh))?;
+            // All that waits, before the next frame.
+            while event::poll(Duration::ZERO)? {
+                let event = event::read()?;
+                pressed = true;
+                let action = handle(&event, self.feed.fed().state.as_mut(), self.screen);
+                if !self.act(action)? {
+                    return Ok(());
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::{
         Once,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use ratatui::{
@@ -22,6 +23,10 @@ use ratatui::{
         },
     },
     layout::{Position, Rect},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
 };
 
 /// Whether the terminal is taken over.
@@ -96,6 +101,22 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         give_back();
+    }
+}
+
+/// Waits until the terminal tells something, or a signal comes, or for so long.
+///
+/// Fails when nobody has the terminal any more: where crossterm waits, it then reads nothing for ever.
+pub(crate) fn wait(longest: Duration) -> io::Result<()> {
+    let out = io::stdout();
+    let mut terminal = [PollFd::new(&out, PollFlags::IN)];
+    let longest = Timespec::try_from(longest).map_err(io::Error::other)?;
+    match poll(&mut terminal, Some(&longest)) {
+        // Its size may have changed.
+        Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) if terminal[0].revents().contains(PollFlags::HUP) => Err(io::ErrorKind::BrokenPipe.into()),
+        Ok(_) => Ok(()),
     }
 }
 

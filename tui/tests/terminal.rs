@@ -8,7 +8,11 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -92,6 +96,7 @@ struct Session {
     other: OwnedFd,
     before: Termios,
     output: Receiver<Vec<u8>>,
+    hang_up: Arc<AtomicBool>,
     screen: vt100::Parser,
     folder: TempDir,
 }
@@ -101,7 +106,7 @@ impl Session {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("alpha.xsr");
         std::fs::write(&file, recording()).unwrap();
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
         let name = ptsname(&terminal, Vec::new()).unwrap();
@@ -125,17 +130,28 @@ impl Session {
         let terminal = File::from(terminal);
         let mut reader = terminal.try_clone().unwrap();
         let (sender, output) = mpsc::channel();
+        let hang_up = Arc::new(AtomicBool::new(false));
+        let hung_up = Arc::clone(&hang_up);
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             // It ends with an error when nobody has the other side any more.
             while let Ok(length @ 1..) = reader.read(&mut bytes) {
-                if sender.send(bytes[..length].to_vec()).is_err() {
+                if sender.send(bytes[..length].to_vec()).is_err() || hung_up.load(Ordering::Relaxed) {
                     break;
                 }
             }
         });
         let screen = vt100::Parser::new(24, 80, 0);
-        Self { child, terminal: Some(terminal), other, before, output, screen, folder }
+        Self { child, terminal: Some(terminal), other, before, output, hang_up, screen, folder }
+    }
+
+    /// Closes the terminal, as when a connection breaks off.
+    fn hang_up(&mut self) {
+        self.hang_up.store(true, Ordering::Relaxed);
+        // Who reads it notices with what is shown next.
+        self.press("?");
+        while self.output.recv().is_ok() {}
+        self.terminal = None;
     }
 
     fn show(&mut self) -> String {
@@ -238,13 +254,12 @@ fn the_terminal_is_given_back_after_a_crash_which_is_told() {
     assert!(screen.contains("Crashed"), "{screen}");
 }
 
-/// As when a connection breaks off: nobody is left to give it back to, and nothing stays behind.
+/// Nobody is left to give it back to, and nothing stays behind, whether a signal tells of it or not.
 #[test]
 fn it_ends_with_its_terminal() {
     let mut session = Session::start();
     session.wait_for("alpha");
-    session.terminal = None;
-    session.signal(Signal::HUP);
+    session.hang_up();
     session.wait();
 }
 
