@@ -33,7 +33,7 @@ const TRIES: usize = 10;
 /// How often it is tried where Xen refuses at once to revert: somebody else's action may be going on, for a moment.
 const TRIES_REFUSED: usize = 3;
 
-/// How many payloads are listed, and how much text of each.
+/// How many payloads are listed at once, and how much text of each.
 const LISTED: usize = 16;
 const TEXT: usize = 1024;
 
@@ -55,23 +55,59 @@ pub(super) struct Payload {
     pub(super) metadata: String,
 }
 
-/// All payloads.
+/// All payloads, in the order in which they were uploaded.
 pub(super) fn list(xen: &Hypercalls) -> Result<Vec<Payload>, ShimError> {
-    let failed = |error: io::Error| match error.raw_os_error() {
+    whole(|from| part(xen, from)).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM) => ShimError::NoLivepatch,
         _ => ShimError::Io { what: "listing Xen's livepatches".into(), error },
-    };
-    let buffer = |bytes| xen.privcmd.buffer(bytes).map_err(failed);
+    })
+}
+
+/// A piece of Xen's list.
+struct Part {
+    /// Changes with the list.
+    version: u32,
+    payloads: Vec<Payload>,
+    /// How many payloads follow.
+    left: u32,
+}
+
+/// Asks for pieces from some place on until the list is whole: Xen ends a piece early where it has something better to do.
+fn whole(part: impl Fn(usize) -> io::Result<Part>) -> io::Result<Vec<Payload>> {
+    'list: for _ in 0..TRIES {
+        let (mut all, mut version) = (Vec::new(), None);
+        loop {
+            let part = match part(all.len()) {
+                // There is nothing at that place any more.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !all.is_empty() => continue 'list,
+                part => part?,
+            };
+            if *version.get_or_insert(part.version) != part.version {
+                continue 'list;
+            }
+            let is_end = part.left == 0 || part.payloads.is_empty();
+            all.extend(part.payloads);
+            if is_end {
+                return Ok(all);
+            }
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
+}
+
+fn part(xen: &Hypercalls, from: usize) -> io::Result<Part> {
+    let buffer = |bytes| xen.privcmd.buffer(bytes);
     let (states, names, name_lengths) = (buffer(LISTED * 8)?, buffer(LISTED * TEXT)?, buffer(LISTED * 4)?);
     let (texts, text_lengths) = (buffer(LISTED * TEXT)?, buffer(LISTED * 4)?);
-    let mut op = xen.sysctl_buffer(SYSCTL_LIVEPATCH_OP).map_err(failed)?;
+    let mut op = xen.sysctl_buffer(SYSCTL_LIVEPATCH_OP)?;
     op.put_u32(SYSCTL_UNION, LIST);
+    op.put_u32(ARGUMENTS + 4, from as u32);
     op.put_u32(ARGUMENTS + 8, LISTED as u32);
     for (i, buffer) in [&states, &names, &name_lengths, &texts, &text_lengths].into_iter().enumerate() {
         op.put_u64(ARGUMENTS + 24 + 8 * i, buffer.address());
     }
-    xen.sysctl(&op).map_err(failed)?;
-    // `nr` came back as the number of all payloads; what is listed is what got a name.
+    xen.sysctl(&op)?;
+    // What is listed is what got a name.
     let count = (0..LISTED).take_while(|&i| name_lengths.u32(4 * i) != 0).count();
     let (mut name_at, mut text_at) = (0, 0);
     let next = |buffer: &Buffer, at: &mut usize, length: u32| {
@@ -79,13 +115,12 @@ pub(super) fn list(xen: &Hypercalls) -> Result<Vec<Payload>, ShimError> {
         *at += bytes.len();
         String::from_utf8_lossy(bytes).trim_end_matches(['\0', ' ']).to_owned()
     };
-    Ok((0..count)
-        .map(|i| Payload {
-            name: next(&names, &mut name_at, name_lengths.u32(4 * i)),
-            state: if states.u32(8 * i) == 2 { State::Applied } else { State::Checked },
-            metadata: next(&texts, &mut text_at, text_lengths.u32(4 * i)),
-        })
-        .collect())
+    let payloads = (0..count).map(|i| Payload {
+        name: next(&names, &mut name_at, name_lengths.u32(4 * i)),
+        state: if states.u32(8 * i) == 2 { State::Applied } else { State::Checked },
+        metadata: next(&texts, &mut text_at, text_lengths.u32(4 * i)),
+    });
+    Ok(Part { version: op.u32(ARGUMENTS), payloads: payloads.collect(), left: op.u32(ARGUMENTS + 8) })
 }
 
 /// Uploads an object under a name.
@@ -230,5 +265,35 @@ mod tests {
         assert!(refused.contains("refused to upload") && refused.contains("build id"), "{refused}");
         assert!(told("revert", libc::EBUSY).contains("try again"));
         assert!(told("apply", libc::ETIMEDOUT).contains("try again"));
+    }
+
+    /// A list of so many payloads that Xen gives piece by piece, of a version for each time that it is asked.
+    fn listed(payloads: &[&str], pieces: usize, versions: &[u32]) -> io::Result<Vec<String>> {
+        let asked = std::cell::Cell::new(0);
+        let part = |from: usize| {
+            let version = versions[asked.replace(asked.get() + 1).min(versions.len() - 1)];
+            let rest = payloads.get(from..).filter(|rest| !rest.is_empty() || payloads.is_empty());
+            let rest = rest.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+            let payloads = rest.iter().take(pieces).map(|&name| Payload {
+                name: name.into(),
+                state: State::Applied,
+                metadata: String::new(),
+            });
+            let payloads: Vec<_> = payloads.collect();
+            Ok(Part { version, left: (rest.len() - payloads.len()) as u32, payloads })
+        };
+        whole(part).map(|all| all.into_iter().map(|payload| payload.name).collect())
+    }
+
+    #[test]
+    fn a_list_that_xen_cuts_short_is_asked_for_to_its_end() {
+        for pieces in 1..4 {
+            assert_eq!(listed(&["a", "b", "c"], pieces, &[7]).unwrap(), ["a", "b", "c"]);
+        }
+        assert!(listed(&[], 1, &[7]).unwrap().is_empty());
+        // Another list than the one that was begun: from the beginning again.
+        assert_eq!(listed(&["a", "b"], 1, &[7, 8]).unwrap(), ["a", "b"]);
+        let endless: Vec<u32> = (0..100).collect();
+        assert_eq!(listed(&["a", "b"], 1, &endless).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
     }
 }
