@@ -15,7 +15,8 @@ pub(crate) struct Books {
     cpus: Vec<PhysCpu>,
     /// Samples left out by the user's wish, by ring: the shim has handed them out.
     filtered: Vec<u64>,
-    idle_before: Vec<u64>,
+    /// By CPU, when it was last looked at; 0 while the CPU is offline.
+    idle_seen: Vec<u64>,
     idle_ns: u64,
 }
 
@@ -32,8 +33,8 @@ pub(crate) struct Totals {
 }
 
 impl Books {
-    pub(crate) fn new(cpus: Vec<PhysCpu>, idle_before: Vec<u64>) -> Self {
-        Self { filtered: vec![0; cpus.len()], cpus, idle_before, idle_ns: 0 }
+    pub(crate) fn new(cpus: Vec<PhysCpu>, idle_seen: Vec<u64>) -> Self {
+        Self { filtered: vec![0; cpus.len()], cpus, idle_seen, idle_ns: 0 }
     }
 
     pub(crate) fn filter(&mut self, ring: usize) {
@@ -42,8 +43,11 @@ impl Books {
 
     /// Takes the CPUs' idle times as the hypervisor shows them now.
     pub(crate) fn update_idle(&mut self, idle_ns: &[u64]) {
-        let since = idle_ns.iter().zip(&self.idle_before).map(|(now, before)| now.saturating_sub(*before));
-        self.idle_ns = since.sum();
+        // Xen's account goes on while a CPU is offline, and is seen when it is back: that time is nobody's.
+        let known = idle_ns.iter().zip(&self.idle_seen).filter(|&(&now, &seen)| now != 0 && seen != 0);
+        self.idle_ns += known.map(|(now, seen)| now.saturating_sub(*seen)).sum::<u64>();
+        self.idle_seen.clear();
+        self.idle_seen.extend_from_slice(idle_ns);
     }
 
     fn account(&self, ring: usize, sampling: &dyn Sampling) -> CpuAccount {
@@ -177,5 +181,14 @@ mod tests {
         };
         assert!(!noted(6));
         assert!(noted(7));
+    }
+
+    #[test]
+    fn a_cpu_that_is_offline_does_not_idle() {
+        let mut books = Books::new(vec![PhysCpu(0), PhysCpu(1)], vec![100, 0]);
+        for idle in [[110, 0], [120, 90_000], [130, 90_005], [140, 0], [150, 95_000]] {
+            books.update_idle(&idle);
+        }
+        assert_eq!(books.idle_ns, 50 + 5);
     }
 }
