@@ -131,7 +131,9 @@ fn long_a_cpu_that_comes_online_later_is_sampled_from_then_on() {
 
 /// Fails if what the samples of the CPU stand for is of the time, too, in which it was away: until its sample at `back`.
 fn assert_nobodys(observed: &Observed, away: u64, back: u64) {
-    let recorded = observed.recorded.until.0 - observed.recorded.header.started.0;
+    // By the samples of the CPU that was always there: the recorder's clock begins when all is set up.
+    let recorded =
+        observed.samples_on(PhysCpu(0)).map(|sample| observed.since_start(sample)).max().unwrap_or(0);
     let (first, others): (Vec<&Sample>, Vec<&Sample>) =
         observed.samples_on(CPU).partition(|sample| observed.since_start(sample) == back);
     // The emulator's interrupts may be late: then the first sample is of the time since the CPU came.

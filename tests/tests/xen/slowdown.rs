@@ -1,7 +1,5 @@
 //! What does a guest get done while it is sampled?
 
-use std::collections::BTreeMap;
-
 use crate::{
     figures,
     host::{Booted, Host, host},
@@ -27,9 +25,9 @@ struct Turns {
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn long_what_a_guest_gets_done_while_it_is_sampled_is_shown() {
     let step = slowed().step("stretches").ended(0).left_nothing_loaded();
-    let console = slowed().text("console/guest-delta.log");
+    let console = slowed().text("console/delta.log");
     let lines: Vec<[f64; 3]> = console.lines().filter_map(turns).collect();
-    let mut stretches: BTreeMap<(&str, u32), Turns> = BTreeMap::new();
+    let mut stretches: Vec<(&str, &str, Turns)> = Vec::new();
     for line in step.stdout.lines() {
         let Some(["stretch", source, hz, before, after]) =
             line.split(' ').collect::<Vec<_>>().first_chunk::<5>().copied()
@@ -38,18 +36,25 @@ fn long_what_a_guest_gets_done_while_it_is_sampled_is_shown() {
         };
         // The line that began before the stretch is not of it.
         let (from, to): (usize, usize) = (before.parse().unwrap(), after.parse().unwrap());
-        let stretch = stretches.entry((source, hz.parse().unwrap())).or_default();
+        let mut all = Turns::default();
         for [turns, wall_ns, cpu_ns] in lines.get(from + 1..to).unwrap_or_default() {
-            stretch.turns += turns;
-            stretch.wall_s += wall_ns / 1e9;
-            stretch.cpu_s += cpu_ns / 1e9;
+            all.turns += turns;
+            all.wall_s += wall_ns / 1e9;
+            all.cpu_s += cpu_ns / 1e9;
         }
+        stretches.push((source, hz, all));
     }
-    let without = stretches.remove(&("none", 0)).expect("stretches without sampling");
-    assert_eq!(stretches.len(), 6);
-    for ((source, hz), with) in stretches {
+    // Every other one is without sampling.
+    assert_eq!(stretches.len(), 2 * 6 + 1);
+    for around in stretches.windows(3).step_by(2) {
+        let [("none", _, before), (source, hz, with), ("none", _, after)] = around else {
+            panic!("{source} is not between two without", source = around[1].0)
+        };
         assert!(with.turns > 0.0, "{source} at {hz} Hz: the guest stood still");
-        let ratio = |per: fn(&Turns) -> f64| with.turns / per(&with) / (without.turns / per(&without));
+        let ratio = |per: fn(&Turns) -> f64| {
+            let without = (before.turns + after.turns) / (per(before) + per(after));
+            with.turns / per(with) / without
+        };
         figures::figure(
             format_args!("turns of a guest by {source} at {hz} Hz, of those without"),
             format_args!(
