@@ -12,6 +12,7 @@ use profile::{
 
 use crate::{
     books::{self, Books, Sequence},
+    counted::Counts,
     functions::functions,
     processes::processes,
     report::{DomainReport, EventReport, HostReport, Modes, Named, NoteReport, Report, seconds, share},
@@ -62,18 +63,11 @@ pub struct Aggregate {
 impl Aggregate {
     /// Reads a recording through. Memory grows with its distinct call chains, not with its samples.
     pub fn of<R: Read>(recording: Recording<R>) -> Result<Self, RecordingError> {
-        // By place and event: numbers that are dense, so that a sample costs no look-up.
-        let mut counted: Vec<Vec<Tally>> = vec![Vec::new(); recording.header().events.len()];
+        let mut counts = Counts::default();
         let mut sequences: BTreeMap<PhysCpu, Sequence> = BTreeMap::new();
         let recorded = recording.for_all_samples(|samples, tables| {
             let lanes = tables.lanes();
-            counted.iter_mut().for_each(|tallies| tallies.resize(tables.places().len(), Tally::default()));
-            for ((lane, place), &weight) in
-                samples.lanes().iter().zip(samples.places()).zip(samples.weights())
-            {
-                let event = usize::from(lanes[*lane as usize].event.0);
-                counted[event][place.0 as usize].add(Tally { samples: 1, weight });
-            }
+            counts.add(samples, tables);
             let mut by_lane = vec![Sequence::default(); lanes.len()];
             for (lane, &sequence) in samples.lanes().iter().zip(samples.sequences()) {
                 by_lane[*lane as usize].add(sequence);
@@ -83,12 +77,11 @@ impl Aggregate {
             }
         })?;
         let mut tallies = HashMap::new();
-        for (event, counted) in (0..).map(EventId).zip(counted) {
-            for (place, tally) in recorded.tables.places().iter().zip(counted) {
-                if tally.samples > 0 {
-                    let &recording::Place { charged_to, process, mode, chain } = place;
-                    tallies.insert(Place { event, charged_to, process, mode, chain }, tally);
-                }
+        for event in (0..=u16::MAX).map(EventId).take(recorded.header.events.len()) {
+            for counted in counts.of(event, &recorded.tables) {
+                let recording::Place { charged_to, process, mode, chain } = counted.place;
+                let tally = Tally { samples: counted.samples, weight: counted.weight };
+                tallies.insert(Place { event, charged_to, process, mode, chain }, tally);
             }
         }
         Ok(Self { recorded, tallies, sequences })

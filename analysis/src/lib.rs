@@ -26,7 +26,7 @@ mod visible;
 pub use aggregate::Aggregate;
 pub use breakdown::{Key, Part};
 pub use call_tree::{CallTree, Node};
-pub use counted::Counted;
+pub use counted::{Counted, Counts};
 pub use functions::{Function, frames_with_modes, name as frame_name};
 pub use processes::label as process_label;
 pub use report::{

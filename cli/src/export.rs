@@ -9,6 +9,7 @@ use std::{
 
 use analysis::Aggregate;
 use anyhow::Context;
+use formats::{Processes, Stretch};
 use profile::{EventId, recording::Recording};
 
 use crate::DEFAULT_RECORDING;
@@ -63,7 +64,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = open(&args.output)?;
     let result = match args.to {
         Format::Folded => formats::write_folded(&Aggregate::of(recording)?, event, &mut out),
-        Format::Pprof => formats::write_pprof(&Aggregate::of(recording)?, event, &mut out),
+        Format::Pprof => {
+            let aggregate = Aggregate::of(recording)?;
+            formats::write_pprof(&Stretch::of(&aggregate, event), Processes::Label, &mut out)
+        }
         Format::Speedscope => formats::write_speedscope(&Aggregate::of(recording)?, event, &mut out),
         Format::Firefox => formats::write_firefox(recording, event, &mut out),
         Format::Script => formats::write_script(recording, &mut out),

@@ -21,6 +21,7 @@ mod info;
 mod list;
 mod merge;
 mod output;
+mod push;
 mod quiet;
 mod record;
 mod redact;
@@ -63,6 +64,7 @@ enum Command {
     Gate(gate::Args),
     Export(export::Args),
     Import(import::Args),
+    Push(push::Args),
     Generate(generate::Args),
     Info(info::Args),
     Mark(control::MarkArgs),
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         Command::Gate(args) => gate::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
+        Command::Push(args) => push::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Info(args) => info::run(args),
         Command::Mark(args) => control::mark(args),

@@ -5,7 +5,8 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Context;
@@ -21,6 +22,24 @@ pub(crate) struct Output {
     written: bool,
     max_bytes: Option<u64>,
     rotation: Option<Rotation>,
+    place: Place,
+}
+
+/// Where a recording goes now: into one file of a series after the other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place(Arc<Mutex<PathBuf>>);
+
+impl Place {
+    fn set(&self, path: &Path) {
+        // Who asks may be in another folder.
+        let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+
+    /// The file.
+    pub(crate) fn get(&self) -> PathBuf {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Which file of a series one is.
@@ -48,6 +67,15 @@ pub(crate) fn numbered(path: &Path, number: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// The file that goes on where one of a series ends; none if its name is not one of a series.
+pub(crate) fn next_of_series(path: &Path) -> Option<PathBuf> {
+    let name = path.file_stem()?.to_str()?;
+    let (base, index) = name.rsplit_once('-')?;
+    let index = index.parse::<u32>().ok()?.checked_add(1)?;
+    let base = path.with_file_name(format!("{base}.{}", path.extension()?.to_str()?));
+    Some(Rotation { base, index, kept: 1 }.path(index))
+}
+
 impl Output {
     /// Opens it, for its owner alone: addresses and names of tenants are nobody else's business.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
@@ -58,19 +86,25 @@ impl Output {
     pub(crate) fn limited(path: &Path, max_bytes: Option<u64>, kept: Option<u32>) -> anyhow::Result<Self> {
         let rotation = kept.map(|kept| Rotation { base: path.to_owned(), index: 1, kept });
         let path = rotation.as_ref().map_or_else(|| path.to_owned(), |rotation| rotation.path(1));
-        Self::open_file(&path, max_bytes, rotation)
+        Self::open_file(&path, max_bytes, rotation, Place::default())
             .with_context(|| format!("{} can't be written", path.display()))
     }
 
-    fn open_file(path: &Path, max_bytes: Option<u64>, rotation: Option<Rotation>) -> io::Result<Self> {
+    fn open_file(
+        path: &Path,
+        max_bytes: Option<u64>,
+        rotation: Option<Rotation>,
+        place: Place,
+    ) -> io::Result<Self> {
         let new = !path.exists();
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        Ok(Self { file, path: path.to_owned(), new, written: false, max_bytes, rotation })
+        place.set(path);
+        Ok(Self { file, path: path.to_owned(), new, written: false, max_bytes, rotation, place })
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Where it is, and where those are that follow it.
+    pub(crate) fn place(&self) -> Place {
+        self.place.clone()
     }
 }
 
@@ -88,7 +122,8 @@ impl Sink for Output {
                 _ => {}
             }
         }
-        Self::open_file(&rotation.path(rotation.index), self.max_bytes, Some(rotation)).map(Some)
+        let path = rotation.path(rotation.index);
+        Self::open_file(&path, self.max_bytes, Some(rotation), self.place()).map(Some)
     }
 }
 
@@ -132,10 +167,16 @@ mod tests {
             output = output.next().unwrap().unwrap();
         }
         output.write_all(b"x").unwrap();
+        assert_eq!(output.place().get(), folder.path().join("x-00004.xsr"));
         let mut names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["x-00003.xsr", "x-00004.xsr"]);
+        assert_eq!(
+            next_of_series(&folder.path().join("x.y-00003.xsr")),
+            Some(folder.path().join("x.y-00004.xsr"))
+        );
+        assert_eq!(next_of_series(&path), None);
         assert!(Output::open(&path).unwrap().next().unwrap().is_none());
     }
 }

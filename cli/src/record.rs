@@ -26,7 +26,7 @@ use self::{command::Command, server::Server};
 use crate::{
     DEFAULT_RECORDING, control,
     images::Images,
-    output::{Output, numbered},
+    output::{Output, Place, numbered},
     sampling::{Sampling, bytes},
 };
 
@@ -137,7 +137,7 @@ fn record(args: &Args, file: &Path, interrupted: &Arc<AtomicBool>) -> anyhow::Re
     // All that can be wrong with what the user gave, before the machine is touched.
     let images = args.sampling.images(&*hypervisor)?;
     let output = Output::limited(file, args.max_size, args.rotate)?;
-    let server = serve(args, output.path(), interrupted)?;
+    let server = serve(args, &output.place(), interrupted)?;
     let mut session = Session {
         deadline: None,
         duration: args.duration,
@@ -163,8 +163,9 @@ fn record(args: &Args, file: &Path, interrupted: &Arc<AtomicBool>) -> anyhow::Re
 }
 
 /// The control socket: a must where the user named it, else where it can be.
-fn serve(args: &Args, file: &Path, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Server>> {
-    let start = |path: &Path| Server::start(path, args.control_group.as_deref(), file, Arc::clone(stop));
+fn serve(args: &Args, file: &Place, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Server>> {
+    let start =
+        |path: &Path| Server::start(path, args.control_group.as_deref(), file.clone(), Arc::clone(stop));
     match (&args.control, &args.control_group) {
         (Some(path), _) => start(path).map(Some),
         (None, Some(_)) => start(

@@ -26,7 +26,7 @@ pub use self::{
     folded::write_folded,
     import::{ImportError, Imported, KernelSymbols, import_perf},
     parquet::{ParquetError, write_parquet},
-    pprof::write_pprof,
+    pprof::{Processes, Stretch, write_pprof},
     script::write_script,
     speedscope::write_speedscope,
 };

@@ -43,3 +43,9 @@ pub(crate) fn domain(place: &Place, tables: &Tables) -> String {
 pub(crate) fn process(place: &Place, tables: &Tables) -> Option<String> {
     place.process.map(|id| Visible(&process_label(tables.process(id))).to_string())
 }
+
+/// The program that the process was in, if it is known.
+pub(crate) fn program(place: &Place, tables: &Tables) -> Option<String> {
+    let name = tables.process(place.process?).name.as_ref()?;
+    Some(Visible(name).to_string())
+}

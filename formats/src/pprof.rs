@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, io::Write};
 
-use analysis::Aggregate;
+use analysis::{Aggregate, Counted};
 use flate2::{Compression, write::GzEncoder};
-use profile::EventId;
+use profile::{
+    EventId, ImageOffset, Mode,
+    recording::{Header, Tables},
+};
 use prost::Message;
 
 use crate::{
@@ -114,46 +117,91 @@ struct Function {
     filename: i64,
 }
 
-/// Writes an event's samples: values `samples` and the event's own, labels `domain`, `mode` and `process`.
-pub fn write_pprof(aggregate: &Aggregate, event: EventId, out: impl Write) -> Result<(), ExportError> {
+/// The samples of an event in a stretch of time.
+#[derive(Debug)]
+pub struct Stretch<'a> {
+    /// How the recording was made.
+    pub header: &'a Header,
+    /// What `counted` refers to.
+    pub tables: &'a Tables,
+    /// The event.
+    pub event: EventId,
+    /// Its samples.
+    pub counted: Vec<Counted>,
+    /// When the stretch begins, in ns since 1970.
+    pub started_unix_ns: u64,
+    /// How long it is.
+    pub duration_ns: u64,
+}
+
+impl<'a> Stretch<'a> {
+    /// The whole of a recording.
+    pub fn of(aggregate: &'a Aggregate, event: EventId) -> Self {
+        let recorded = aggregate.recorded();
+        let (header, tables) = (&recorded.header, &recorded.tables);
+        let duration_ns = recorded.until.0.saturating_sub(header.started.0);
+        let counted = aggregate.counted(event);
+        Self { header, tables, event, counted, started_unix_ns: header.started_unix_ns, duration_ns }
+    }
+}
+
+/// Where a profile says of which process a sample is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processes {
+    /// In a label of the sample, with its number.
+    Label,
+    /// In its outermost frame, without: for servers that make a series of each value of a label.
+    Frame,
+}
+
+/// Writes a profile: values `samples` and the event's own, labels `domain`, `mode` and `process`.
+pub fn write_pprof(stretch: &Stretch, processes: Processes, out: impl Write) -> Result<(), ExportError> {
     let mut packed = GzEncoder::new(out, Compression::default());
-    packed.write_all(&encode(aggregate, event).encode_to_vec())?;
+    packed.write_all(&encode(stretch, processes).encode_to_vec())?;
     packed.finish()?.flush()?;
     Ok(())
 }
 
-fn encode(aggregate: &Aggregate, event: EventId) -> Profile {
-    let recorded = aggregate.recorded();
-    let (header, tables) = (&recorded.header, &recorded.tables);
+fn encode(stretch: &Stretch, processes: Processes) -> Profile {
+    let &Stretch { header, tables, .. } = stretch;
     let mut made = Making::default();
     made.text("");
-    let sampled = header.events.get(usize::from(event.0));
+    let sampled = header.events.get(usize::from(stretch.event.0));
     let (name, unit) = sampled.map_or(("samples", "count"), |event| (&event.name, &event.unit));
-    let unit = if unit == "ns" { "nanoseconds" } else { unit };
+    // What others call it, and what the selectors of servers can be asked for.
+    let (name, unit) = match unit {
+        "ns" => ("cpu".to_owned(), "nanoseconds"),
+        _ => (name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"), unit),
+    };
     let counts = ValueType { r#type: made.text("samples"), unit: made.text("count") };
-    let weights = ValueType { r#type: made.text(name), unit: made.text(unit) };
+    let weights = ValueType { r#type: made.text(&name), unit: made.text(unit) };
     let keys = ["domain", "mode", "process"].map(|key| made.text(key));
     let mut sample = Vec::new();
-    for counted in aggregate.counted(event) {
+    for counted in &stretch.counted {
         let place = &counted.place;
-        let texts =
-            [Some(place::domain(place, tables)), Some(place.mode.to_string()), place::process(place, tables)];
+        let mut location_id: Vec<u64> =
+            place::frames(place, tables).map(|frame| made.location(frame)).collect();
+        let mut process = place::process(place, tables);
+        if processes == Processes::Frame {
+            process = None;
+            location_id.extend(place::program(place, tables).map(|name| made.root(name)));
+        }
+        let texts = [Some(place::domain(place, tables)), Some(place.mode.to_string()), process];
         let labels = keys.into_iter().zip(texts);
         let label = labels.filter_map(|(key, text)| Some(Label { key, str: made.text(&text?) })).collect();
-        let location_id = place::frames(place, tables).map(|frame| made.location(frame)).collect();
         let value = [counted.samples, counted.weight].map(|number| number.try_into().unwrap_or(i64::MAX));
         sample.push(Sample { location_id, value: value.to_vec(), label });
     }
-    let rate = sampled.map_or(0.0, |event| event.rate_hz);
+    let rate = sampled.filter(|_| unit == "nanoseconds").map_or(0.0, |event| event.rate_hz);
     Profile {
         default_sample_type: weights.r#type,
         period: if rate > 0.0 { (1e9 / rate) as i64 } else { 0 },
-        period_type: (unit == "nanoseconds" && rate > 0.0).then(|| weights.clone()),
+        period_type: Some(weights.clone()),
         comment: vec![made.text(&header.tool)],
         sample_type: vec![counts, weights],
         sample,
-        time_nanos: header.started_unix_ns as i64,
-        duration_nanos: recorded.until.0.saturating_sub(header.started.0) as i64,
+        time_nanos: stretch.started_unix_ns as i64,
+        duration_nanos: stretch.duration_ns as i64,
         mapping: made.mapping,
         location: made.location,
         function: made.function,
@@ -200,6 +248,12 @@ impl Making {
         });
         self.location_of.insert(frame, id);
         id
+    }
+
+    /// A frame that only names what all others are part of.
+    fn root(&mut self, name: String) -> u64 {
+        let (is_function, module, mode) = (false, None, Mode::User);
+        self.location(Named { name, is_function, module, mode, address: 0, offset: ImageOffset(0) })
     }
 
     fn mapping(&mut self, module: &str) -> u64 {

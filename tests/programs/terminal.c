@@ -70,6 +70,8 @@ int main(int argc, char **argv)
 	static char line[4096], bytes[65536];
 	size_t filled = 0;
 	for (;;) {
+		/* Whoever waits for a text looks into it meanwhile. */
+		fflush(out);
 		struct pollfd ready[] = { { terminal, POLLIN, 0 }, { orders, POLLIN, 0 } };
 		if (poll(ready, 2, 100) == 0) {
 			if (ended)

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profile::recording::{Recording, RecordingError, Told};
+use profile::recording::{EndReason, Recording, RecordingError, Told};
 
 use crate::{
     screen::{Ended, Pace},
@@ -128,6 +128,9 @@ impl Reader {
             };
             let is_last = told.is_last();
             let end = match &told {
+                Told::End(end) if end.reason == EndReason::Continued => {
+                    Some(Ended::Well("the recording goes on in another file".into()))
+                }
                 Told::End(_) => Some(Ended::Well("the recording ends here".into())),
                 Told::Damage { damage, .. } => {
                     Some(Ended::Badly(format!("the recording is damaged: {damage}")))

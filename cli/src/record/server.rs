@@ -7,7 +7,7 @@ use std::{
         fs::{PermissionsExt, chown},
         net::{UnixListener, UnixStream},
     },
-    path::{self, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +19,10 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::control::{MAX_REQUEST, PATIENCE};
+use crate::{
+    control::{MAX_REQUEST, PATIENCE},
+    output::Place,
+};
 
 /// More marks than this are not taken between two looks.
 const MAX_MARKS: usize = 1000;
@@ -44,7 +47,7 @@ impl Server {
     pub(super) fn start(
         path: &Path,
         group: Option<&str>,
-        file: &Path,
+        file: Place,
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let shown = || format!("the control socket {}", path.display());
@@ -52,8 +55,6 @@ impl Server {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).with_context(shown)?;
         }
-        // Who asks may be in another folder.
-        let file = &path::absolute(file).unwrap_or_else(|_| file.to_owned());
         if UnixStream::connect(path).is_ok() {
             bail!("another recording serves {}", path.display());
         }
@@ -72,11 +73,11 @@ impl Server {
         if let Some(group) = group {
             chown(path, None, Some(group)).with_context(shown)?;
         }
-        let (shared, file) = (Arc::clone(&server.shared), file.display().to_string());
+        let shared = Arc::clone(&server.shared);
         let serve = move || {
             for stream in listener.incoming().flatten() {
                 // A client that fails or is slow only loses its own answer.
-                let _ = answer(&stream, &shared, &file, &stop);
+                let _ = answer(&stream, &shared, &file.get(), &stop);
             }
         };
         thread::Builder::new().name("control".into()).spawn(serve).with_context(shown)?;
@@ -105,7 +106,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(stream: &UnixStream, shared: &Mutex<Shared>, file: &str, stop: &AtomicBool) -> io::Result<()> {
+fn answer(stream: &UnixStream, shared: &Mutex<Shared>, file: &Path, stop: &AtomicBool) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut request = Vec::new();
@@ -116,7 +117,7 @@ fn answer(stream: &UnixStream, shared: &Mutex<Shared>, file: &str, stop: &Atomic
     writeln!(stream, "{answer}")
 }
 
-fn serve(request: &str, shared: &mut Shared, file: &str, stop: &AtomicBool) -> Value {
+fn serve(request: &str, shared: &mut Shared, file: &Path, stop: &AtomicBool) -> Value {
     match request.split_once(' ').unwrap_or((request, "")) {
         ("mark", "") => json!({ "error": "a mark needs a name" }),
         ("mark", _) if shared.marks.len() >= MAX_MARKS => json!({ "error": "too many marks at once" }),
@@ -126,7 +127,7 @@ fn serve(request: &str, shared: &mut Shared, file: &str, stop: &AtomicBool) -> V
         }
         ("status", "") => json!({
             "ok": true,
-            "file": file,
+            "file": file.display().to_string(),
             "samples": shared.samples,
             "lost": shared.lost,
             "elapsed_s": (shared.elapsed.as_secs_f64() * 1e3).round() / 1e3,
@@ -161,7 +162,7 @@ mod tests {
     fn requests_are_answered() {
         let (mut shared, stop) = (Shared::default(), AtomicBool::new(false));
         shared.samples = 7;
-        let mut ask = |request: &str| serve(request, &mut shared, "a.xsr", &stop);
+        let mut ask = |request: &str| serve(request, &mut shared, Path::new("a.xsr"), &stop);
         assert_eq!(ask("mark warm up"), json!({ "ok": true }));
         assert_eq!(ask("status")["samples"], 7);
         assert!(ask("mark")["error"].is_string());
@@ -177,9 +178,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let stop = Arc::new(AtomicBool::new(false));
-        let server = Server::start(&path, None, Path::new("a.xsr"), Arc::clone(&stop)).unwrap();
+        let server = Server::start(&path, None, Place::default(), Arc::clone(&stop)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(Server::start(&path, None, Path::new("b.xsr"), Arc::clone(&stop)).is_err(), "it is taken");
+        assert!(Server::start(&path, None, Place::default(), Arc::clone(&stop)).is_err(), "it is taken");
         writeln!(UnixStream::connect(&path).unwrap(), "stop").unwrap();
         while !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));

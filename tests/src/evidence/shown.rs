@@ -10,7 +10,7 @@ pub struct Shown {
 }
 
 enum Piece {
-    Output(Vec<u8>),
+    Output { ms: u64, bytes: Vec<u8> },
     Mark(String),
 }
 
@@ -24,15 +24,15 @@ impl Shown {
             let line = String::from_utf8_lossy(&rest[..end]).into_owned();
             rest = &rest[end + 1..];
             let mut words = line.splitn(3, ' ');
-            let (kind, text) = (words.next().unwrap_or(""), words.nth(1));
-            let Some(text) = text else { panic!("not an entry: {line}") };
+            let (kind, ms) = (words.next().unwrap_or(""), words.next().and_then(|ms| ms.parse().ok()));
+            let (Some(ms), Some(text)) = (ms, words.next()) else { panic!("not an entry: {line}") };
             match kind {
                 "mark" => pieces.push(Piece::Mark(text.to_owned())),
                 "out" => {
                     let length: usize = text.parse().unwrap();
                     let whole = rest.len() > length;
                     let (bytes, later) = rest.split_at(length.min(rest.len()));
-                    pieces.push(Piece::Output(bytes.to_vec()));
+                    pieces.push(Piece::Output { ms, bytes: bytes.to_vec() });
                     rest = if whole { &later[1..] } else { &[] };
                 }
                 other => panic!("not an entry: {other}"),
@@ -44,7 +44,7 @@ impl Shown {
     fn play(&self, mut each: impl FnMut(&Piece, &vt100::Parser) -> bool) {
         let mut terminal = vt100::Parser::new(self.rows, self.columns, 0);
         for piece in &self.pieces {
-            if let Piece::Output(bytes) = piece {
+            if let Piece::Output { bytes, .. } = piece {
                 terminal.process(bytes);
             }
             if each(piece, &terminal) {
@@ -64,6 +64,20 @@ impl Shown {
             is_it
         });
         seen.unwrap_or_else(|| panic!("there is no mark {mark}"))
+    }
+
+    /// When all of these texts were on the screen together for the first time, in milliseconds.
+    pub fn first(&self, texts: &[&str]) -> Option<u64> {
+        let mut found = None;
+        self.play(|piece, terminal| {
+            let Piece::Output { ms, .. } = piece else { return false };
+            let contents = terminal.screen().contents();
+            if texts.iter().all(|text| contents.contains(text)) {
+                found = Some(*ms);
+            }
+            found.is_some()
+        });
+        found
     }
 
     /// Whether the main screen was given back, with its cursor.

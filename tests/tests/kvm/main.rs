@@ -9,6 +9,7 @@ mod accuracy;
 mod books;
 mod chains;
 mod ci;
+mod continuous;
 mod cost;
 mod inlined;
 mod lives;

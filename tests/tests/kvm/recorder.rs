@@ -46,7 +46,13 @@ impl Recorder {
     fn command(&self, xenoscope: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(xenoscope);
         command.current_dir(&self.folder).arg("record").arg("-o").arg(self.file()).args(arguments);
+        self.own_socket(&mut command);
         command
+    }
+
+    /// Has a command look for the control socket where this recorder has it, and not where another one may.
+    pub(crate) fn own_socket<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("RUNTIME_DIRECTORY", self.folder())
     }
 
     /// Records, and waits for the end.
