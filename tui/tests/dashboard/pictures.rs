@@ -1,5 +1,5 @@
-//! Each view, and each state that it can be in, as it is drawn. `INSTA_UPDATE=always cargo test -p xenoscope-tui` makes new
-//! pictures; look at each before it is committed.
+//! Each view, and each state that it can be in, as it is drawn on a small terminal and on a large one.
+//! `INSTA_UPDATE=always cargo test -p xenoscope-tui` makes new pictures; look at each before it is committed.
 
 use profile::{DomainKind, Mode, Space};
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, layout::Rect};
@@ -23,6 +23,12 @@ fn picture(
     terminal.backend().to_string()
 }
 
+/// The pictures of a name on both terminals.
+fn both(name: &str, drawn: impl Fn((u16, u16)) -> String) {
+    insta::assert_snapshot!(name, drawn((80, 24)));
+    insta::assert_snapshot!(format!("{name}_large"), drawn((200, 60)));
+}
+
 /// What is drawn after some keys.
 fn after(keys: &str, size: (u16, u16)) -> String {
     let (mut state, mut screen) = (state(&usual(0)), Screen::new("LIVE"));
@@ -32,79 +38,73 @@ fn after(keys: &str, size: (u16, u16)) -> String {
 
 #[test]
 fn domains() {
-    insta::assert_snapshot!(after("", (80, 24)));
-}
-
-#[test]
-fn domains_large() {
-    insta::assert_snapshot!(after("", (200, 60)));
+    both("domains", |size| after("", size));
 }
 
 #[test]
 fn processes() {
-    insta::assert_snapshot!(after("⏎", (80, 24)));
-}
-
-#[test]
-fn processes_large() {
-    insta::assert_snapshot!(after("⏎", (200, 60)));
+    both("processes", |size| after("⏎", size));
 }
 
 #[test]
 fn functions() {
-    insta::assert_snapshot!(after("⏎⏎", (80, 24)));
+    both("functions", |size| after("⏎⏎", size));
 }
 
 #[test]
 fn callers() {
-    insta::assert_snapshot!(after("⏎⏎j⏎", (80, 24)));
+    both("callers", |size| after("⏎⏎j⏎", size));
 }
 
 #[test]
 fn code() {
-    let (mut state, mut screen) = (state(&usual(0)), Screen::new("LIVE"));
-    press("⏎⏎a", &mut state, &mut screen);
-    let compute = state.functions().max_by_key(|function| function.own).unwrap();
-    let instructions =
-        [(0, "push rbp"), (0x1a, "imul rax, rax"), (0x2c, "add rcx, rax"), (0x2f, "jne short 0x1a")];
-    let instructions = instructions.map(|(offset, text)| (offset, text.to_owned())).to_vec();
-    screen.set_code(compute.key, Code { base: 0x40_1000, instructions, why_not: None });
-    insta::assert_snapshot!(picture(Some(&mut state), &mut screen, THEME, (80, 24)));
+    both("code", |size| {
+        let (mut state, mut screen) = (state(&usual(0)), Screen::new("LIVE"));
+        press("⏎⏎a", &mut state, &mut screen);
+        let compute = state.functions().max_by_key(|function| function.own).unwrap();
+        let instructions =
+            [(0, "push rbp"), (0x1a, "imul rax, rax"), (0x2c, "add rcx, rax"), (0x2f, "jne short 0x1a")];
+        let instructions = instructions.map(|(offset, text)| (offset, text.to_owned())).to_vec();
+        screen.set_code(compute.key, Code { base: 0x40_1000, instructions, why_not: None });
+        picture(Some(&mut state), &mut screen, THEME, size)
+    });
 }
 
 #[test]
 fn code_that_cannot_be_read() {
-    let (mut state, mut screen) = (state(&usual(0)), Screen::new("REPLAY usual.xsr"));
-    press("⏎⏎a", &mut state, &mut screen);
-    let compute = state.functions().max_by_key(|function| function.own).unwrap();
-    let why_not = Some("code is read while it runs".to_owned());
-    screen.set_code(compute.key, Code { base: 0x40_1000, instructions: Vec::new(), why_not });
-    insta::assert_snapshot!(picture(Some(&mut state), &mut screen, THEME, (80, 24)));
+    both("code_that_cannot_be_read", |size| {
+        let (mut state, mut screen) = (state(&usual(0)), Screen::new("REPLAY usual.xsr"));
+        press("⏎⏎a", &mut state, &mut screen);
+        let compute = state.functions().max_by_key(|function| function.own).unwrap();
+        let why_not = Some("code is read while it runs".to_owned());
+        screen.set_code(compute.key, Code { base: 0x40_1000, instructions: Vec::new(), why_not });
+        picture(Some(&mut state), &mut screen, THEME, size)
+    });
 }
 
 #[test]
 fn flame() {
-    insta::assert_snapshot!(after("6", (80, 24)));
+    both("flame", |size| after("6", size));
 }
 
 #[test]
 fn flame_of_a_domain() {
-    insta::assert_snapshot!(after("⏎6jjl", (80, 24)));
+    both("flame_of_a_domain", |size| after("⏎6jjl", size));
 }
 
 #[test]
 fn log() {
-    insta::assert_snapshot!(after("7", (80, 24)));
+    both("log", |size| after("7", size));
 }
 
 #[test]
 fn help() {
-    insta::assert_snapshot!(after("?", (80, 24)));
+    both("help", |size| after("?", size));
 }
 
 #[test]
 fn filtered() {
-    insta::assert_snapshot!(after("3/vm", (80, 24)));
+    both("filtered", |size| after("3/vm", size));
 }
 
 #[test]
@@ -116,23 +116,28 @@ fn without_colours_and_in_ascii() {
 
 #[test]
 fn empty() {
-    let mut machine = Machine::new();
-    machine.snapshot(at(999), 0, &[]);
-    let (mut state, mut screen) = (state(&machine.finish(at(1000))), Screen::new("LIVE"));
-    insta::assert_snapshot!(picture(Some(&mut state), &mut screen, THEME, (80, 24)));
+    both("empty", |size| {
+        let mut machine = Machine::new();
+        machine.snapshot(at(999), 0, &[]);
+        let (mut state, mut screen) = (state(&machine.finish(at(1000))), Screen::new("LIVE"));
+        picture(Some(&mut state), &mut screen, THEME, size)
+    });
 }
 
 #[test]
 fn before_the_first_samples() {
-    insta::assert_snapshot!(picture(None, &mut Screen::new("LIVE"), THEME, (80, 24)));
+    both("before_the_first_samples", |size| picture(None, &mut Screen::new("LIVE"), THEME, size));
 }
 
 #[test]
 fn sampling_that_never_began() {
-    let mut screen = Screen::new("LIVE");
-    screen
-        .set_ended(Some(Ended::Badly("sampling has failed: another collector samples this machine".into())));
-    insta::assert_snapshot!(picture(None, &mut screen, THEME, (80, 24)));
+    both("sampling_that_never_began", |size| {
+        let mut screen = Screen::new("LIVE");
+        screen.set_ended(Some(Ended::Badly(
+            "sampling has failed: another collector samples this machine".into(),
+        )));
+        picture(None, &mut screen, THEME, size)
+    });
 }
 
 #[test]
@@ -147,27 +152,33 @@ fn too_small() {
 
 #[test]
 fn lossy() {
-    let (mut state, mut screen) = (state(&usual(400)), Screen::new("LIVE"));
-    insta::assert_snapshot!(picture(Some(&mut state), &mut screen, THEME, (80, 24)));
+    both("lossy", |size| {
+        let (mut state, mut screen) = (state(&usual(400)), Screen::new("LIVE"));
+        picture(Some(&mut state), &mut screen, THEME, size)
+    });
 }
 
 #[test]
 fn frozen() {
-    insta::assert_snapshot!(after("f{", (80, 24)));
+    both("frozen", |size| after("f{", size));
 }
 
 #[test]
 fn paused_replay() {
-    let (mut state, mut screen) = (state(&usual(0)), Screen::new("REPLAY usual.xsr"));
-    screen.set_pace(Some(Pace { speed: Some(4.0), paused: true }));
-    insta::assert_snapshot!(picture(Some(&mut state), &mut screen, THEME, (80, 24)));
+    both("paused_replay", |size| {
+        let (mut state, mut screen) = (state(&usual(0)), Screen::new("REPLAY usual.xsr"));
+        screen.set_pace(Some(Pace { speed: Some(4.0), paused: true }));
+        picture(Some(&mut state), &mut screen, THEME, size)
+    });
 }
 
 #[test]
 fn error() {
-    let (mut state, mut screen) = (state(&usual(0)), Screen::new("LIVE"));
-    screen.set_ended(Some(Ended::Badly("sampling has failed: the hypervisor is gone".into())));
-    insta::assert_snapshot!(picture(Some(&mut state), &mut screen, THEME, (80, 24)));
+    both("error", |size| {
+        let (mut state, mut screen) = (state(&usual(0)), Screen::new("LIVE"));
+        screen.set_ended(Some(Ended::Badly("sampling has failed: the hypervisor is gone".into())));
+        picture(Some(&mut state), &mut screen, THEME, size)
+    });
 }
 
 /// Names that would steer the terminal, hide, turn around, or push everything else out of the window.
