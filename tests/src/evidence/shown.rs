@@ -66,6 +66,16 @@ impl Shown {
         seen.unwrap_or_else(|| panic!("there is no mark {mark}"))
     }
 
+    /// What was on the screen at the end.
+    pub fn last(&self) -> String {
+        let mut seen = String::new();
+        self.play(|_, terminal| {
+            seen = terminal.screen().contents();
+            false
+        });
+        seen
+    }
+
     /// When all of these texts were on the screen together for the first time, in milliseconds.
     pub fn first(&self, texts: &[&str]) -> Option<u64> {
         let mut found = None;

@@ -254,12 +254,19 @@ impl Watched {
         Self { terminal, folder }
     }
 
-    /// Waits until all of these texts are on the screen.
+    /// Waits until all of these texts are on the screen together.
     fn shows(&self, texts: &[&str]) {
-        wait_for(&format!("{texts:?}"), || {
-            let file = self.folder.join("tty");
-            file.exists().then(|| Shown::read(&file, 100, 30))?.first(texts)
-        });
+        let file = self.folder.join("tty");
+        let shown = || file.exists().then(|| Shown::read(&file, 100, 30));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if shown().and_then(|shown| shown.first(texts)).is_some() {
+                return;
+            }
+            let last = || shown().map(|shown| shown.last()).unwrap_or_default();
+            assert!(Instant::now() < deadline, "no {texts:?} in\n{}", last());
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Presses keys.
@@ -269,12 +276,20 @@ impl Watched {
     }
 
     /// Quits; the terminal is as it was.
-    fn quit(self) {
+    fn quit(mut self) {
         self.press("q");
-        let output = self.terminal.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
+        let mut said = String::new();
+        self.terminal.stdout.take().unwrap().read_to_string(&mut said).unwrap();
         assert!(said.contains("ended 0") && said.contains("terminal as before"), "{said}");
         assert!(Shown::read(&self.folder.join("tty"), 100, 30).is_given_back());
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // A terminal that goes takes with it what runs on it.
+        let _ = self.terminal.kill();
+        let _ = self.terminal.wait();
     }
 }
 

@@ -1,4 +1,6 @@
-//! Guests that are born, boot anew and die while they are recorded.
+//! Guests that are born, boot anew and die while they are recorded, and watched on a console without UTF-8.
+
+use lab::evidence::shown::Shown;
 
 use crate::{
     figures,
@@ -38,4 +40,56 @@ fn guests_come_and_go_while_they_are_recorded() {
 fn a_guest_that_was_never_there_is_an_error() {
     let step = lives().step("nobody").ended(1);
     assert!(step.stderr.contains("no domain was called nobody"), "{}", step.stderr);
+}
+
+fn assert_shows(screen: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(screen.contains(text), "no {text} in\n{screen}");
+    }
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn the_busiest_guest_is_shown_down_to_its_instructions() {
+    let shown = Shown::read(&lives().path("top.tty"), 100, 30);
+    let guest = shown.first(&["qemu-system-x86-"]).expect("the guest is never shown");
+    let function = shown.first(&["qemu-system-x86-", "beta_hot"]).expect("its function is never shown");
+    figures::figure("the busiest guest is shown after, ms", guest);
+    figures::figure("its busiest function, named by its memory, after, ms", function);
+    let first = shown.at("first");
+    println!("{}\n{first}", shown.at("two seconds later"));
+    assert!(first.is_ascii(), "no locale was given\n{first}");
+    assert_shows(&first, &["LIVE", "lost 0", "overhead", "cpu-clock: ", "host"]);
+    // The rows are in order: the busiest guest is the first of the domains, its hottest function of the functions.
+    let line_of = |text: &str| first.lines().position(|line| line.contains(text)).unwrap_or(usize::MAX);
+    assert_eq!(line_of("qemu-system-x86-"), line_of("NOW WINDOW") + 1, "{first}");
+    assert_eq!(line_of("beta_hot"), line_of("SELF  TOTAL") + 1, "{first}");
+    assert_shows(&shown.at("processes"), &["hot ["]);
+    assert_shows(&shown.at("functions"), &["beta_hot", "beta_warm", "beta_cool"]);
+    let code = shown.at("code");
+    println!("{code}");
+    // The loop in hot.c adds to a variable in memory; its instructions are the guest's memory's.
+    assert_shows(&code, &["5 code", "beta_hot", "INSTRUCTION", "add", "xor"]);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn guests_come_and_go_while_they_are_watched() {
+    let step = lives().step("lives").ended(0);
+    assert!(step.stdout.contains("ended 0") && step.stdout.contains("terminal as before"), "{}", step.stdout);
+    let shown = Shown::read(&lives().path("top.tty"), 100, 30);
+    let twice = shown.at("booted twice");
+    println!("{twice}");
+    assert_shows(&twice, &["gamma", "gamma_hot"]);
+    let log = shown.at("log");
+    println!("{log}");
+    let line_of = |kind: &str, name: &str| {
+        let line = log.lines().position(|line| line.contains(kind) && line.contains(name));
+        line.unwrap_or_else(|| panic!("no {kind} {name} in\n{log}"))
+    };
+    // The newest is the first.
+    assert!(line_of("rebooted", "gamma") < line_of("died", "gamma"), "{log}");
+    assert!(line_of("died", "gamma") < line_of("died", "qemu-system-x86-"), "{log}");
+    assert!(line_of("died", "qemu-system-x86-") < line_of("born", "gamma"), "{log}");
+    assert!(shown.is_given_back());
 }
