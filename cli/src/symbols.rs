@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Seek,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -82,6 +83,7 @@ fn add(store: &SymbolStore, path: &Path, count: &mut Count) -> anyhow::Result<()
         let mut file = File::open(path).with_context(of)?;
         match symbolizer::build_id(&file) {
             Some(Some(id)) => {
+                file.rewind().with_context(of)?;
                 store.put(&id, &mut file).with_context(|| format!("could not keep {}", path.display()))?;
                 count.kept += 1;
             }
@@ -105,13 +107,16 @@ mod tests {
         let (files, store) = (folder.path().join("files"), SymbolStore::at(folder.path().join("store")));
         fs::create_dir_all(files.join("deep/down")).unwrap();
         fs::copy(&program, files.join("deep/down/program")).unwrap();
+        let size = fs::metadata(&program).unwrap().len();
         fs::write(files.join("text"), "no ELF file").unwrap();
         symlink(&files, files.join("deep/loop")).unwrap();
         let mut count = Count::default();
         add(&store, &files, &mut count).unwrap();
         let id = symbolizer::build_id(&File::open(&program).unwrap()).unwrap();
         assert_eq!(count, Count { kept: usize::from(id.is_some()), without_id: usize::from(id.is_none()) });
-        let kept = fs::read_dir(store.folder()).map_or(0, Iterator::count);
-        assert_eq!(kept, count.kept);
+        let folders = fs::read_dir(store.folder()).into_iter().flatten();
+        let kept = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+        let sizes: Vec<u64> = kept.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+        assert_eq!(sizes, vec![size; count.kept], "the whole of it");
     }
 }
