@@ -25,13 +25,18 @@ const GENERATED_EVERY_NS: u64 = 1_000_000_000;
 pub(crate) struct Processes {
     introduced: u32,
     /// The life that each process leads now.
-    lives: HashMap<(DomainId, Option<ProcessKey>), Life>,
+    lives: HashMap<Slot, Life>,
     files: Files,
     /// What tells of their frames.
     images: Images,
     /// Lives that ended since they were last asked for.
     ended: Vec<ProcessId>,
+    /// Guests' processes of which it is not known yet from when on they were there.
+    fresh: Vec<Slot>,
 }
+
+/// Where a life is led.
+type Slot = (DomainId, Option<ProcessKey>);
 
 /// A process from its birth, or the program that it executed last, up to the next such event.
 struct Life {
@@ -41,6 +46,10 @@ struct Life {
     died: Option<Time>,
     /// When it was last looked for code that it generates.
     looked_for_generated: Option<Time>,
+    /// Of a guest's process: a time from which on it was seen to be there, and one up to which.
+    seen: (Option<Time>, Time),
+    /// Of a guest's process: whoever had its page tables before.
+    before: Option<Box<Life>>,
 }
 
 /// What a child has of its parent.
@@ -56,8 +65,7 @@ struct Facts {
 
 #[derive(PartialEq, Eq)]
 struct GuestFacts {
-    pid: u32,
-    start_time: u64,
+    task: FoundTask,
     mappings: Vec<GuestMapping>,
 }
 
@@ -70,8 +78,28 @@ impl From<ProcessState> for Facts {
 
 impl Life {
     fn new(facts: Facts) -> Self {
-        Self { facts, id: None, died: None, looked_for_generated: None }
+        let seen = (None, Time(0));
+        Self { facts, id: None, died: None, looked_for_generated: None, seen, before: None }
     }
+
+    /// Whether a guest's process was there both before and after a moment.
+    fn certainly_at(&self, time: Time) -> bool {
+        self.seen.0.is_some_and(|since| since < time) && time <= self.seen.1
+    }
+
+    /// Whether a guest's process may have run an instruction.
+    fn may_have_run(&self, time: Time, instruction: Option<u64>) -> bool {
+        let Some(guest) = &self.facts.guest else { return false };
+        let maps = |address| guest.mappings.iter().any(|mapping| mapping.addresses.contains(&address));
+        self.died.is_none_or(|died| time <= died) && instruction.is_none_or(maps)
+    }
+}
+
+/// Who of those that have, and had, the same page tables was sampled.
+enum Sampled {
+    Now,
+    Before,
+    Nobody,
 }
 
 /// Which domain, by the recording's handle and by the hypervisor's number.
@@ -82,16 +110,29 @@ pub(crate) struct Whose {
 }
 
 impl Processes {
-    /// The handle of a process that was sampled; without a key, of all that is not known of a domain's processes.
+    /// The handle of a process that was sampled, at an instruction if that is known; without a key, of all that is not
+    /// known of a domain's processes.
     pub(crate) fn sampled<W: Write>(
         &mut self,
         whose: Whose,
         key: Option<ProcessKey>,
-        now: Time,
+        (now, instruction): (Time, Option<u64>),
         sampling: &dyn Sampling,
         symbolizer: &mut Symbolizer,
         writer: &mut Writer<W>,
     ) -> ProcessId {
+        let key = match self.who(&(whose.domain, key), now, instruction) {
+            Sampled::Now => key,
+            Sampled::Nobody => None,
+            Sampled::Before => {
+                let before = self.lives.get(&(whose.domain, key)).and_then(|life| life.before.as_ref()?.id);
+                match before {
+                    Some(id) => return id,
+                    // Whoever has never been sampled was not now.
+                    None => None,
+                }
+            }
+        };
         let life = self.lives.entry((whose.domain, key)).or_insert_with(|| {
             let state = key.and_then(|key| sampling.process(whose.number, key));
             Life::new(state.unwrap_or_default().into())
@@ -116,10 +157,31 @@ impl Processes {
         id
     }
 
+    /// Page tables that one process gives back serve the next. In between nobody tells when that was: then it is who has
+    /// the instruction mapped, and nobody where that does not decide.
+    fn who(&self, slot: &Slot, time: Time, instruction: Option<u64>) -> Sampled {
+        let Some(life) = self.lives.get(slot).filter(|life| life.facts.guest.is_some()) else {
+            return Sampled::Now;
+        };
+        if life.certainly_at(time) {
+            return Sampled::Now;
+        }
+        let before = life.before.as_ref();
+        if before.is_some_and(|before| before.certainly_at(time)) {
+            return Sampled::Before;
+        }
+        let earlier = before.is_some_and(|before| before.may_have_run(time, instruction));
+        match (earlier, life.may_have_run(time, instruction)) {
+            (false, true) => Sampled::Now,
+            (true, false) => Sampled::Before,
+            _ => Sampled::Nobody,
+        }
+    }
+
     /// The handle of a guest's process that was introduced by the other one of its two roots: one is loaded in its kernel,
     /// the other in user mode.
     fn same_by_other_root(&mut self, domain: DomainId, key: Option<ProcessKey>) -> Option<ProcessId> {
-        let of = |life: &Life| life.facts.guest.as_ref().map(|guest| (guest.pid, guest.start_time));
+        let of = |life: &Life| life.facts.guest.as_ref().map(|guest| guest.task.life());
         let wanted = of(self.lives.get(&(domain, key))?)?;
         let others = self.lives.iter().filter(|((of_domain, _), _)| *of_domain == domain);
         let id = others.filter(|(_, life)| of(life) == Some(wanted)).find_map(|(_, life)| life.id)?;
@@ -177,61 +239,99 @@ impl Processes {
         }
     }
 
-    /// Takes what a guest's memory says of a process now. Returns its handle if later samples have other names.
+    /// Takes what a guest's memory says of a process, at some moment after all that was drained up to a time. Returns its
+    /// handle if later samples have other names.
     pub(crate) fn guest_process<W: Write>(
         &mut self,
         domain: DomainId,
         root: AddressSpaceRoot,
+        until: Time,
         found: GuestProcess,
-        now: Time,
         symbolizer: &mut Symbolizer,
         writer: &mut Writer<W>,
     ) -> Option<ProcessId> {
         let GuestProcess { task, mappings, images } = found;
-        let FoundTask { pid, start_time, name, container } = task;
         for image in images {
             let id = self.files.guest_image(domain, image.key, symbolizer);
             self.images.set(id, image.frames);
             symbolizer.set_content(id, image.content);
         }
-        let guest = GuestFacts { pid, start_time, mappings };
-        let facts = Facts { name: Some(name), container, guest: Some(Arc::new(guest)), ..Facts::default() };
-        let key = (domain, Some(ProcessKey::Root(root)));
-        let Some(life) = self.lives.get_mut(&key) else {
-            self.lives.insert(key, Life::new(facts));
+        let (name, container) = (Some(task.name.clone()), task.container.clone());
+        let guest = Arc::new(GuestFacts { task, mappings });
+        let key = Some(ProcessKey::Root(root));
+        let same = |life: &&mut Life| {
+            life.facts.guest.as_ref().is_some_and(|before| before.task.life() == guest.task.life())
+        };
+        let Some(life) = self.lives.get_mut(&(domain, key)).filter(same) else {
+            let facts = Facts { name, container, guest: Some(guest), ..Facts::default() };
+            self.begin_in_guest((domain, key), facts, until, symbolizer);
             return None;
         };
-        let same = |before: &Facts| match (&before.guest, &facts.guest) {
-            (Some(before), Some(now)) => (before.pid, before.start_time) == (now.pid, now.start_time),
-            // Until now nothing was known of it.
-            (None, _) => true,
-            _ => false,
-        };
-        if !same(&life.facts) {
-            self.begin(key, facts, symbolizer);
-            return None;
-        }
-        let renamed = (&life.facts.name, &life.facts.container) != (&facts.name, &facts.container);
-        let moved = life.facts.guest != facts.guest;
-        life.facts = facts;
+        (life.seen.1, life.died) = (until, None);
+        let before = life.facts.guest.replace(guest);
+        let guest = life.facts.guest.as_ref().filter(|now| before.as_ref() != Some(*now))?;
+        (life.facts.name, life.facts.container) = (name, container);
         let id = life.id?;
-        if renamed || moved {
-            writer.process(process(id, domain, key.1, &life.facts, now));
+        writer.process(process(id, domain, key, &life.facts, until));
+        if before.is_some_and(|before| before.mappings == guest.mappings) {
+            return None;
         }
-        if moved && let Some(guest) = &life.facts.guest {
-            symbolizer.forget_process(id);
-            self.files.map_guest(domain, id, &guest.mappings, symbolizer);
-        }
-        (moved).then_some(id)
+        symbolizer.forget_process(id);
+        self.files.map_guest(domain, id, &guest.mappings, symbolizer);
+        Some(id)
     }
 
-    fn begin(&mut self, key: (DomainId, Option<ProcessKey>), facts: Facts, symbolizer: &mut Symbolizer) {
+    /// A guest's process has still the page tables that it had, at some moment after all that was drained up to a time.
+    pub(crate) fn still_there(&mut self, domain: DomainId, root: AddressSpaceRoot, until: Time) {
+        if let Some(life) = self.lives.get_mut(&(domain, Some(ProcessKey::Root(root)))) {
+            life.seen.1 = until;
+        }
+    }
+
+    /// No process of a guest has these page tables any more, at some moment after all that was drained up to a time.
+    pub(crate) fn guest_process_gone(&mut self, domain: DomainId, root: AddressSpaceRoot, until: Time) {
+        if let Some(life) = self.lives.get_mut(&(domain, Some(ProcessKey::Root(root)))) {
+            life.died.get_or_insert(until);
+        }
+    }
+
+    /// Takes note that all is drained that was recorded up to a time: what comes then was recorded after all that was
+    /// told of guests' processes up to now.
+    pub(crate) fn drained(&mut self, newest: Time) {
+        for slot in std::mem::take(&mut self.fresh) {
+            if let Some(life) = self.lives.get_mut(&slot) {
+                life.seen.0.get_or_insert(newest);
+            }
+        }
+    }
+
+    fn begin_in_guest(&mut self, slot: Slot, facts: Facts, until: Time, symbolizer: &mut Symbolizer) {
+        let mut life = Life::new(facts);
+        life.seen.1 = until;
+        // Its last samples may still be on their way.
+        if let Some(mut before) = self.lives.remove(&slot) {
+            self.end_life(before.before.take().map(|life| *life), symbolizer);
+            match before.facts.guest {
+                Some(_) => life.before = Some(Box::new(before)),
+                None => self.end_life(Some(before), symbolizer),
+            }
+        }
+        self.lives.insert(slot, life);
+        self.fresh.push(slot);
+    }
+
+    fn begin(&mut self, key: Slot, facts: Facts, symbolizer: &mut Symbolizer) {
         self.end(key, symbolizer);
         self.lives.insert(key, Life::new(facts));
     }
 
-    fn end(&mut self, key: (DomainId, Option<ProcessKey>), symbolizer: &mut Symbolizer) {
-        if let Some(id) = self.lives.remove(&key).and_then(|life| life.id) {
+    fn end(&mut self, key: Slot, symbolizer: &mut Symbolizer) {
+        let life = self.lives.remove(&key);
+        self.end_life(life, symbolizer);
+    }
+
+    fn end_life(&mut self, life: Option<Life>, symbolizer: &mut Symbolizer) {
+        if let Some(id) = life.and_then(|life| life.id) {
             symbolizer.forget_process(id);
             self.ended.push(id);
         }
@@ -244,17 +344,22 @@ impl Processes {
 
     /// Forgets the dead whose samples have all arrived.
     pub(crate) fn bury(&mut self, now: Time, symbolizer: &mut Symbolizer) {
-        self.forget_where(symbolizer, |_, life| {
-            life.died.is_some_and(|died| now.0.saturating_sub(died.0) > MOURNING_NS)
-        });
+        let is_over = |time: Time| now.0.saturating_sub(time.0) > MOURNING_NS;
+        self.forget_where(symbolizer, |_, life| life.died.is_some_and(is_over));
+        let past = self.lives.values_mut().filter(|life| life.seen.0.is_some_and(is_over));
+        let past: Vec<Box<Life>> = past.filter_map(|life| life.before.take()).collect();
+        past.into_iter().for_each(|life| self.end_life(Some(*life), symbolizer));
     }
 
     fn forget_where(&mut self, symbolizer: &mut Symbolizer, gone: impl Fn(DomainId, &Life) -> bool) {
         self.lives.retain(|&(domain, _), life| {
             let stays = !gone(domain, life);
-            if let Some(id) = life.id.filter(|_| !stays) {
-                symbolizer.forget_process(id);
-                self.ended.push(id);
+            if !stays {
+                let ids = [life.id, life.before.take().and_then(|before| before.id)];
+                for id in ids.into_iter().flatten() {
+                    symbolizer.forget_process(id);
+                    self.ended.push(id);
+                }
             }
             stays
         });
@@ -310,7 +415,7 @@ impl Processes {
 fn process(id: ProcessId, domain: DomainId, key: Option<ProcessKey>, facts: &Facts, now: Time) -> Process {
     let (pid, root) = match key {
         Some(ProcessKey::Pid(pid)) => (Some(pid), None),
-        Some(ProcessKey::Root(root)) => (facts.guest.as_ref().map(|guest| guest.pid), Some(root)),
+        Some(ProcessKey::Root(root)) => (facts.guest.as_ref().map(|guest| guest.task.pid), Some(root)),
         None => (None, None),
     };
     Process { id, domain, pid, root, name: facts.name.clone(), container: facts.container.clone(), from: now }
@@ -365,5 +470,60 @@ fn short_name(path: &str) -> &str {
     match path.rsplit('/').next() {
         Some(name) if !name.is_empty() => name,
         _ => "[anonymous]",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: Slot = (DomainId(1), Some(ProcessKey::Root(AddressSpaceRoot(0x5000))));
+
+    /// A process that has a page of code, seen to be there from one time to another.
+    fn life(pid: u32, code: u64, seen: (Option<Time>, Time)) -> Life {
+        let task = FoundTask { pid, start_time: 1, executed: 0, name: String::new(), container: None };
+        let addresses = code..code + 0x1000;
+        let mapping =
+            GuestMapping { addresses, offset: 0, path: String::new(), image: Image::OwnFile((0, 0), 1) };
+        let guest = Arc::new(GuestFacts { task, mappings: vec![mapping] });
+        Life { seen, ..Life::new(Facts { guest: Some(guest), ..Facts::default() }) }
+    }
+
+    fn who(processes: &Processes, time: u64, instruction: u64) -> &'static str {
+        match processes.who(&SLOT, Time(time), Some(instruction)) {
+            Sampled::Now => "now",
+            Sampled::Before => "before",
+            Sampled::Nobody => "nobody",
+        }
+    }
+
+    #[test]
+    fn page_tables_that_change_hands_are_told_by_looks_and_else_by_code() {
+        let mut processes = Processes::default();
+        assert_eq!(who(&processes, 5, 0x1000), "now", "nothing is known of any process");
+        let before = Box::new(life(7, 0x1000, (Some(Time(10)), Time(20))));
+        let now = Life { before: Some(before), ..life(8, 0x2000, (Some(Time(40)), Time(50))) };
+        processes.lives.insert(SLOT, now);
+        // Between two looks that saw the same, what has the instruction mapped does not matter.
+        assert_eq!(who(&processes, 15, 0x9000), "before");
+        assert_eq!(who(&processes, 45, 0x9000), "now");
+        for time in [5, 21, 30, 40, 51] {
+            assert_eq!(who(&processes, time, 0x1000), "before");
+            assert_eq!(who(&processes, time, 0x2000), "now");
+            assert_eq!(who(&processes, time, 0x9000), "nobody");
+        }
+        // Both run the same program.
+        processes.lives.get_mut(&SLOT).unwrap().before = Some(Box::new(life(7, 0x2000, (None, Time(20)))));
+        assert_eq!(who(&processes, 30, 0x2000), "nobody");
+    }
+
+    #[test]
+    fn the_dead_are_not_sampled() {
+        let mut processes = Processes::default();
+        let dead = Life { died: Some(Time(30)), ..life(7, 0x1000, (Some(Time(10)), Time(20))) };
+        processes.lives.insert(SLOT, dead);
+        assert_eq!(who(&processes, 15, 0x1000), "now");
+        assert_eq!(who(&processes, 30, 0x1000), "now", "between its last look and the one that missed it");
+        assert_eq!(who(&processes, 31, 0x1000), "nobody");
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     books::{self, Books, Sequences},
     callers::Callers,
     domains::{Domains, Filter},
-    guests::{Answer, Guests, Looking},
+    guests::{Answer, Guests, Looking, Whose},
     merge::{Merger, Timed},
     naming::Namer,
     processes::Processes,
@@ -151,6 +151,7 @@ pub fn record<W: Sink>(
         clock: Clock { origin, started: sampling.started() },
         books: Books::new(sampling.cpus(), idle),
         merger: Merger::new(sampling.cpus().len(), sampling.started()),
+        drained: sampling.started(),
         namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
         callers: Callers::default(),
         wants_callers: options.request.call_graph != CallGraph::Off,
@@ -272,6 +273,8 @@ struct Session<'a, W: Sink> {
     cpus: Vec<PhysCpu>,
     clock: Clock,
     merger: Merger<Pending>,
+    /// When the newest record was made that was ever drained.
+    drained: Time,
     domains: Domains,
     processes: Processes,
     guests: Guests,
@@ -344,6 +347,7 @@ impl<W: Sink> Session<'_, W> {
         self.books.update_idle(&self.hypervisor.idle_ns()?);
         self.drain();
         self.ready.extend(self.merger.rest());
+        self.ask_ahead(0);
         self.write_named();
         while !self.ready.is_empty() {
             // The last answers are on their way, and nothing waits for ever.
@@ -379,11 +383,15 @@ impl<W: Sink> Session<'_, W> {
     /// Empties all rings into the merger.
     fn drain(&mut self) {
         for ring in 0..self.cpus.len() {
-            let merger = &mut self.merger;
-            let watermark =
-                self.sampling.drain(ring, &mut |record| merger.push(ring, Pending { ring, record }));
+            let (merger, drained) = (&mut self.merger, &mut self.drained);
+            let watermark = self.sampling.drain(ring, &mut |record| {
+                let pending = Pending { ring, record };
+                *drained = pending.time().max(*drained);
+                merger.push(ring, pending);
+            });
             self.merger.advance(ring, watermark);
         }
+        self.processes.drained(self.drained);
     }
 
     fn list_domains(&mut self, progress: &mut dyn Progress) -> Result<(), CollectError> {
@@ -432,8 +440,21 @@ impl<W: Sink> Session<'_, W> {
         if self.ready.range(before..).any(unknown) {
             self.list_domains(progress)?;
         }
+        self.ask_ahead(before);
         self.write_named();
         Ok(())
+    }
+
+    /// Asks whose processes the samples are of that are complete, from a place on.
+    fn ask_ahead(&mut self, from: usize) {
+        for pending in self.ready.range(from..) {
+            if let Record::Sample(taken) = &pending.record
+                && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
+                && self.domains.is_wanted(Some(id))
+            {
+                self.guests.foresee(self.domains.domain(id), taken, self.drained);
+            }
+        }
     }
 
     /// Writes what is complete, up to the first sample whose names are on their way.
@@ -448,6 +469,7 @@ impl<W: Sink> Session<'_, W> {
                     self.domains.domain(id),
                     self.namer.symbolizer.has_kernel(id),
                     taken,
+                    self.drained,
                     || self.namer.is_unnamed(Space::Kernel(id), code_address(taken)),
                 )
             {
@@ -461,7 +483,7 @@ impl<W: Sink> Session<'_, W> {
     fn take_answers(&mut self) {
         while let Some(answer) = self.guests.next_answer() {
             match answer {
-                Answer::Kernel { result: Ok(None), .. } | Answer::Process { process: None, .. } => {}
+                Answer::Kernel { result: Ok(None), .. } => {}
                 Answer::Kernel { domain, result: Ok(Some(names)) } => {
                     let names = *names;
                     let name = &self.domains.domain(domain).name;
@@ -487,11 +509,17 @@ impl<W: Sink> Session<'_, W> {
                     let name = &self.domains.domain(domain).name;
                     self.note_once(Some(format!("the memory of {name} gives no names: {why}")));
                 }
-                Answer::Process { domain, root, process: Some(process) } => {
-                    let now = self.clock.now();
+                Answer::Process { domain, root, until, owner: Whose::Process(process) } => {
                     let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
-                    let moved = self.processes.guest_process(domain, root, process, now, symbolizer, writer);
+                    let moved =
+                        self.processes.guest_process(domain, root, until, process, symbolizer, writer);
                     self.namer.forget_processes(moved.as_slice());
+                }
+                Answer::Process { domain, root, until, owner: Whose::Same } => {
+                    self.processes.still_there(domain, root, until);
+                }
+                Answer::Process { domain, root, until, owner: Whose::Nobody } => {
+                    self.processes.guest_process_gone(domain, root, until);
                 }
             }
         }

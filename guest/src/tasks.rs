@@ -31,6 +31,7 @@ pub(crate) struct TaskLayout {
     tgid: u64,
     comm: u64,
     start_time: u64,
+    executed: u64,
     mm: u64,
     pgd: u64,
     /// Of a page's structure.
@@ -50,6 +51,7 @@ impl TaskLayout {
             tgid: task("tgid")?,
             comm: task("comm")?,
             start_time: task("start_time")?,
+            executed: task("self_exec_id")?,
             mm: task("mm")?,
             pgd: btf.offset("mm_struct", "pgd")?,
             private: btf.offset("page", "private"),
@@ -70,6 +72,8 @@ pub struct Task {
     /// When it was started, in nanoseconds of the guest's monotonic clock: tells two tasks apart that had the same
     /// number one after the other.
     pub start_time: u64,
+    /// A number that grows each time that it executes another program, which its children have from it.
+    pub executed: u32,
     /// Its page tables in kernel mode; none for a thread of the kernel, which borrows those of whatever ran before.
     pub root: Option<AddressSpaceRoot>,
     /// Its page tables in user mode, if they are others.
@@ -181,6 +185,8 @@ impl Kernel {
             tgid: space.u32(structure.plus(layout.tgid))?,
             comm: space.text(structure.plus(layout.comm), MAX_COMM)?,
             start_time: space.u64(structure.plus(layout.start_time))?,
+            // Twice as wide since 5.7.
+            executed: space.u32(structure.plus(layout.executed))?,
             root,
             user_root,
             structure,
@@ -192,6 +198,11 @@ impl Kernel {
     pub(crate) fn task_at(&self, look: &Look<'_>, structure: GuestVirtual) -> Result<Task, GuestError> {
         let layout = self.layout(|layouts| &layouts.tasks)?;
         self.task(look, &self.space(look, "a task"), layout, structure)
+    }
+
+    /// Whether a task is still there, and all that was told of it still holds.
+    pub fn is_still(&self, look: &Look<'_>, task: &Task) -> bool {
+        self.task_at(look, task.structure).is_ok_and(|now| now == *task)
     }
 
     /// Where a root table that the kernel has mapped really is.
@@ -238,6 +249,7 @@ mod tests {
             tgid: pid,
             comm: String::new(),
             start_time: 0,
+            executed: 0,
             root: Some(AddressSpaceRoot(root)),
             user_root: None,
             structure: GuestVirtual(0),

@@ -3,7 +3,10 @@
 //! All that is read is a guest's own word. A look is bounded in work, memory and time, so that a guest can spoil its own
 //! names and hold up its own answers for that long at most.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use guest::{
     Content, Elf, FileBytes, FileError, FileId, FrameTables, FunctionList, FunctionSource, GeneratedCode,
@@ -35,7 +38,12 @@ struct Known {
     generated: Vec<GeneratedCode>,
     /// Images that were handed out.
     read: HashSet<(String, FoundImageId)>,
+    /// Processes that were told of last, by the roots that were asked about.
+    told: HashMap<u64, Task>,
 }
+
+/// Processes that are remembered.
+const MOST_TOLD: usize = 4096;
 
 fn limits() -> Limits {
     Limits { time: Some(LONGEST_LOOK), ..Limits::default() }
@@ -50,6 +58,7 @@ impl Looking {
             About::KnownKernel(root) => self.kernel(&look, root, false),
             About::Process(root) => Answer::Process(self.process(&look, root)),
             About::Task(root) => Answer::Task(self.task(&look, root)),
+            About::StillThere(root) => Answer::StillThere(self.is_still_there(&look, root)),
             About::File(size) => Answer::File(read(&WholeFile { memory, size }, &look, question.callers)),
             About::Everything => Answer::Everything(self.everything(&look)),
         }
@@ -73,8 +82,8 @@ impl Looking {
         self.known = None;
         match Kernel::find(look, root) {
             Ok(kernel) => {
-                let (modules, generated, read) = Default::default();
-                let known = self.known.insert(Known { kernel, modules, generated, read });
+                let (modules, generated, read, told) = Default::default();
+                let known = self.known.insert(Known { kernel, modules, generated, read, told });
                 let (_, lacks) = known.update(look);
                 let symbols = if with_symbols { known.own_symbols() } else { Symbols::default() };
                 Answer::Kernel(Ok(known.found(look, lacks, true, symbols, self.wants_callers)))
@@ -86,8 +95,7 @@ impl Looking {
     /// A process that can't be read now may be read the next time: it may have changed while it was looked at.
     fn process(&mut self, look: &Look<'_>, root: u64) -> Option<FoundProcess> {
         let known = self.known.as_mut()?;
-        let tasks = known.kernel.tasks(look).ok()?;
-        let task = tasks.process(root)?;
+        let task = &known.process(look, root)?;
         let found = known.kernel.mappings(look, task).ok()?;
         let mut mappings = Vec::new();
         let mut images = Vec::new();
@@ -105,10 +113,15 @@ impl Looking {
         Some(FoundProcess { task: told(&known.kernel, look, task), mappings, images })
     }
 
-    fn task(&self, look: &Look<'_>, root: u64) -> Option<FoundTask> {
-        let kernel = &self.known.as_ref()?.kernel;
-        let tasks = kernel.tasks(look).ok()?;
-        Some(told(kernel, look, tasks.process(root)?))
+    fn task(&mut self, look: &Look<'_>, root: u64) -> Option<FoundTask> {
+        let known = self.known.as_mut()?;
+        let task = known.process(look, root)?;
+        Some(told(&known.kernel, look, &task))
+    }
+
+    fn is_still_there(&self, look: &Look<'_>, root: u64) -> bool {
+        let known = self.known.as_ref();
+        known.is_some_and(|known| known.told.get(&root).is_some_and(|task| known.kernel.is_still(look, task)))
     }
 
     fn everything(&self, look: &Look<'_>) -> Result<FoundEverything, String> {
@@ -136,6 +149,19 @@ impl Looking {
 }
 
 impl Known {
+    /// The process that page tables are of, which is remembered.
+    fn process(&mut self, look: &Look<'_>, root: u64) -> Option<Task> {
+        let tasks = self.kernel.tasks(look).ok()?;
+        if self.told.len() == MOST_TOLD {
+            self.told.clear();
+        }
+        match tasks.process(root) {
+            Some(task) => drop(self.told.insert(root, task.clone())),
+            None => drop(self.told.remove(&root)),
+        }
+        self.told.get(&root).cloned()
+    }
+
     /// Takes what the kernel has loaded now. Says whether that is news, and what of it can't be told.
     fn update(&mut self, look: &Look<'_>) -> (bool, Vec<(Lack, String)>) {
         let mut lacks = Vec::new();
@@ -208,6 +234,7 @@ fn told(kernel: &Kernel, look: &Look<'_>, task: &Task) -> FoundTask {
     FoundTask {
         pid: task.tgid,
         start_time: task.start_time,
+        executed: task.executed,
         name: task.comm.clone(),
         container: kernel.cgroup(look, task).ok(),
     }

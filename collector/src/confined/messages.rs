@@ -48,6 +48,8 @@ pub(crate) enum About {
     Process(u64),
     /// The same, without what it has mapped.
     Task(u64),
+    /// Whether these page tables are still of the process that was told of last.
+    StillThere(u64),
     /// An ELF file of so many bytes: its pages are asked for as if they were the guest's.
     File(u64),
     /// All processes, and the files with code that they have mapped.
@@ -69,6 +71,7 @@ pub(crate) enum Answer {
     SameKernel,
     Process(Option<FoundProcess>),
     Task(Option<FoundTask>),
+    StillThere(bool),
     File(Option<FoundImage>),
     Everything(Result<FoundEverything, String>),
 }
@@ -177,8 +180,17 @@ pub(crate) struct FoundTask {
     pub(crate) pid: u32,
     /// When it was started: tells it from others of its number.
     pub(crate) start_time: u64,
+    /// Grows with each program that it executes.
+    pub(crate) executed: u32,
     pub(crate) name: String,
     pub(crate) container: Option<String>,
+}
+
+impl FoundTask {
+    /// What tells one life of a process from all others, in which it runs one program.
+    pub(crate) fn life(&self) -> (u32, u64, u32) {
+        (self.pid, self.start_time, self.executed)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

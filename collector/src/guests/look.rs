@@ -20,7 +20,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use guest::{FrameTables, GuestMemory, GuestPhysical, Missing, Part};
 use hv_shim::{Memories, own_processes};
-use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind};
+use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::{Linked, LinkedFunction, SymbolFiles, SymbolTable};
 use unwind::{KernelCode, OrcTable};
 
@@ -36,15 +36,29 @@ const MOST_DEATHS: u32 = 3;
 pub(super) enum Question {
     /// Which kernel runs under these page tables?
     Kernel(AddressSpaceRoot),
-    /// Whose are these page tables?
-    Process(AddressSpaceRoot),
+    /// Whose are these page tables? What was sampled up to a time has been taken before.
+    Process {
+        root: AddressSpaceRoot,
+        until: Time,
+        /// Whether the process that was told of last will do, if it still has them.
+        known: bool,
+    },
 }
 
 pub(crate) enum Answer {
     /// None where it is the kernel that was told of, with the same modules.
     Kernel { domain: DomainId, result: Result<Option<Box<KernelNames>>, String> },
-    /// None where no process of the kernel has these page tables now.
-    Process { domain: DomainId, root: AddressSpaceRoot, process: Option<GuestProcess> },
+    /// Whose page tables these were at some moment after what was sampled up to `until`.
+    Process { domain: DomainId, root: AddressSpaceRoot, until: Time, owner: Whose },
+}
+
+/// Whose page tables are.
+pub(crate) enum Whose {
+    /// Those of the process that was told of last.
+    Same,
+    Process(GuestProcess),
+    /// No process of the kernel has them.
+    Nobody,
 }
 
 /// A guest's kernel, by its own symbols.
@@ -160,8 +174,8 @@ impl Worker {
         for question in questions {
             let answer = match question {
                 Question::Kernel(root) => Answer::Kernel { domain, result: self.kernel(root) },
-                Question::Process(root) => match self.process(root) {
-                    Ok(process) => Answer::Process { domain, root, process },
+                Question::Process { root, until, known } => match self.owner(root, known) {
+                    Ok(owner) => Answer::Process { domain, root, until, owner },
                     // What was known of its kernel is lost.
                     Err(why) => Answer::Kernel { domain, result: Err(why) },
                 },
@@ -219,6 +233,13 @@ impl Worker {
         }
     }
 
+    fn owner(&mut self, root: AddressSpaceRoot, known: bool) -> Result<Whose, String> {
+        if known && matches!(self.ask(About::StillThere(root.0))?, Told::StillThere(true)) {
+            return Ok(Whose::Same);
+        }
+        Ok(self.process(root)?.map_or(Whose::Nobody, Whose::Process))
+    }
+
     fn process(&mut self, root: AddressSpaceRoot) -> Result<Option<GuestProcess>, String> {
         if self.kind == DomainKind::Dom0 {
             return self.own_process(root);
@@ -268,7 +289,7 @@ impl Worker {
         let Some(task) = self.task(root)? else { return Ok(None) };
         let Some(state) = own_processes::state(task.pid) else { return Ok(None) };
         // Between the two it may have executed something else.
-        if self.task(root)?.is_none_or(|now| (now.pid, now.start_time) != (task.pid, task.start_time)) {
+        if self.task(root)?.is_none_or(|now| now.life() != task.life()) {
             return Ok(None);
         }
         let mut process = GuestProcess { mappings: Vec::new(), images: Vec::new(), task };

@@ -21,20 +21,25 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hv_shim::{Memories, Owner, Taken};
-use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind};
+use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::SymbolFiles;
 
-pub(crate) use self::look::{Answer, GuestMapping, GuestProcess, Image};
+pub(crate) use self::look::{Answer, GuestMapping, GuestProcess, Image, Whose};
 use self::look::{Means, Question, Worker};
 pub(crate) use self::process::Process;
 
-/// For how long samples wait for their kernel's names, and for a process of a kernel that is known. Both take a fraction
-/// of a second, unless the guest forges something, or this machine is an emulator's.
+/// For how long samples wait for their kernel's names, and for word of a process of a kernel that is known. Both take a
+/// fraction of a second, unless the guest forges something, or this machine is an emulator's.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(10);
 const PROCESS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// After this time it is looked again whether a root of page tables is still the same process's, with the same mappings.
+/// After this time it is looked again what a process has mapped.
 const PROCESS_AGE: Duration = Duration::from_secs(2);
+
+/// Between two questions about one root of page tables pass so many times what the answer took, so that they take a
+/// small part of a CPU's time; and at the most this time.
+const REST: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// After this time it is looked again whether the kernel still runs, with the same modules; earlier if code without a
 /// name runs in it.
@@ -84,7 +89,20 @@ struct Guest {
     nameless: HashSet<u64>,
     /// Whether its processes can be told.
     knows_processes: bool,
-    processes: HashMap<AddressSpaceRoot, Standing>,
+    processes: HashMap<AddressSpaceRoot, Root>,
+}
+
+/// What is known of a root of page tables, which may be one process's now and another's the next moment.
+#[derive(Default)]
+struct Root {
+    /// When a question was asked that is not answered.
+    asked: Option<Instant>,
+    /// Whose the samples are that were taken up to this time is known, as far as it can be.
+    until: Option<Time>,
+    /// When it was last looked what its process has mapped; none where it is nobody's.
+    looked: Option<Instant>,
+    /// Until when it is not asked again.
+    rests_until: Option<Instant>,
 }
 
 /// How far an answer is.
@@ -97,7 +115,7 @@ enum Standing {
         /// Whether samples wait for the answer: for the first one only.
         awaited: bool,
     },
-    Answered(Instant),
+    Answered,
     Failed(Instant),
 }
 
@@ -118,21 +136,42 @@ impl Guest {
         awaited
     }
 
-    /// Whether a sample should wait for the answer whose page tables these are, which is asked for if it is not known.
-    fn awaits_process(&mut self, root: AddressSpaceRoot) -> bool {
-        let standing = self.processes.entry(root).or_default();
-        let is_first = match *standing {
-            Standing::Unasked => true,
-            Standing::Asked { at, awaited } => return awaited && at.elapsed() < PROCESS_PATIENCE,
-            Standing::Answered(at) | Standing::Failed(at) if at.elapsed() <= PROCESS_AGE => return false,
-            // Samples go on under what is known meanwhile.
-            Standing::Answered(_) | Standing::Failed(_) => false,
-        };
-        if self.questions.try_send(Question::Process(root)).is_err() {
+    /// Whether a sample of this time should wait for the answer whose page tables these are, which is asked for if it is
+    /// not known. What was taken up to the time `newest` is at hand.
+    fn awaits_process(&mut self, root: AddressSpaceRoot, time: Time, newest: Time) -> bool {
+        let known = self.processes.entry(root).or_default();
+        if known.until.is_some_and(|until| time <= until) {
             return false;
         }
-        *standing = Standing::Asked { at: Instant::now(), awaited: is_first };
-        is_first
+        if let Some(asked) = known.asked {
+            return asked.elapsed() < PROCESS_PATIENCE;
+        }
+        let now = Instant::now();
+        if known.rests_until.is_some_and(|until| now < until) {
+            return true;
+        }
+        let still = known.looked.is_some_and(|looked| looked.elapsed() <= PROCESS_AGE);
+        let question = Question::Process { root, until: newest, known: still };
+        if self.questions.try_send(question).is_err() {
+            return false;
+        }
+        known.asked = Some(now);
+        true
+    }
+
+    /// Takes the answer whose page tables these are.
+    fn learn(&mut self, root: AddressSpaceRoot, until: Time, owner: &Whose) {
+        // Another kernel's, if it is not known.
+        let Some(known) = self.processes.get_mut(&root) else { return };
+        let now = Instant::now();
+        let took = known.asked.take().map_or(Duration::ZERO, |asked| now - asked);
+        known.rests_until = Some(now + LONGEST_REST.min(took * REST));
+        known.until = Some(until);
+        match owner {
+            Whose::Same => {}
+            Whose::Process(_) => known.looked = Some(now),
+            Whose::Nobody => known.looked = None,
+        }
     }
 }
 
@@ -187,12 +226,14 @@ impl Guests {
     }
 
     /// Whether a sample should wait: an answer that names it is on its way. What has not been asked yet is asked. The
-    /// user may have `named` the kernel; `is_unnamed` tells whether an address of it has no name.
+    /// user may have `named` the kernel; `is_unnamed` tells whether an address of it has no name. What was taken up to the
+    /// time `newest` is at hand.
     pub(crate) fn is_awaited(
         &mut self,
         domain: &Domain,
         named: bool,
         taken: &Taken,
+        newest: Time,
         is_unnamed: impl FnOnce() -> bool,
     ) -> bool {
         let Some((root, is_user)) = root_of_any_code(domain, taken) else { return false };
@@ -208,13 +249,17 @@ impl Guests {
             Standing::Asked { at, awaited } => {
                 return awaited && (is_user || !named) && at.elapsed() < KERNEL_PATIENCE;
             }
-            Standing::Answered(_) => {}
+            Standing::Answered => {}
         }
         if shows_kernel {
             let age = guest.refreshed.elapsed();
             let page = taken.instruction_pointer >> 12;
-            let is_news = own_code && age > UNNAMED_AGE && !guest.nameless.contains(&page) && is_unnamed();
+            let is_news = own_code && !guest.nameless.contains(&page) && is_unnamed();
             if is_news && guest.nameless.len() < MOST_NAMELESS {
+                // A module that is being loaded has its names a moment later.
+                if age <= UNNAMED_AGE {
+                    return true;
+                }
                 guest.nameless.insert(page);
                 return guest.ask_kernel(root, true);
             }
@@ -223,7 +268,19 @@ impl Guests {
             }
         }
         let process = root_of_process(domain, taken).filter(|_| guest.knows_processes);
-        process.is_some_and(|root| guest.awaits_process(root))
+        process.is_some_and(|root| guest.awaits_process(root, taken.time, newest))
+    }
+
+    /// Asks ahead whose process a sample is of, which is not written yet: questions about several are then answered
+    /// together.
+    pub(crate) fn foresee(&mut self, domain: &Domain, taken: &Taken, newest: Time) {
+        if let Some(root) = root_of_process(domain, taken)
+            && let Some(guest) = self.guests.get_mut(&domain.id)
+            && guest.knows_processes
+            && matches!(guest.kernel, Standing::Answered)
+        {
+            guest.awaits_process(root, taken.time, newest);
+        }
     }
 
     /// The next answer, if there is one; none about domains that are no more.
@@ -233,8 +290,7 @@ impl Guests {
             match &answer {
                 Answer::Kernel { domain, result } => {
                     let Some(guest) = self.guests.get_mut(domain) else { continue };
-                    guest.kernel =
-                        if result.is_ok() { Standing::Answered(now) } else { Standing::Failed(now) };
+                    guest.kernel = if result.is_ok() { Standing::Answered } else { Standing::Failed(now) };
                     match result {
                         Ok(None) => {}
                         Ok(Some(names)) => {
@@ -247,11 +303,9 @@ impl Guests {
                         Err(_) => guest.knows_processes = false,
                     }
                 }
-                Answer::Process { domain, root, process } => {
+                Answer::Process { domain, root, until, owner } => {
                     let Some(guest) = self.guests.get_mut(domain) else { continue };
-                    let standing =
-                        if process.is_some() { Standing::Answered(now) } else { Standing::Failed(now) };
-                    guest.processes.insert(*root, standing);
+                    guest.learn(*root, *until, owner);
                 }
             }
             return Some(answer);

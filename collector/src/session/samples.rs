@@ -27,7 +27,8 @@ impl<W: Sink> Session<'_, W> {
         let is_process = matches!(taken.owner, Owner::Process(_));
         let process = owner.filter(|_| is_process || taken.process.is_some()).map(|whose| {
             let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
-            self.processes.sampled(whose, taken.process, taken.time, &*self.sampling, symbolizer, writer)
+            let at = (taken.time, is_process.then_some(taken.instruction_pointer));
+            self.processes.sampled(whose, taken.process, at, &*self.sampling, symbolizer, writer)
         });
         let space = match (owner, process) {
             (None, _) => Space::Hypervisor,
@@ -72,7 +73,8 @@ impl<W: Sink> Session<'_, W> {
                     let id = own.unwrap_or_else(|| {
                         let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
                         let key = of_guest.or(taken.process);
-                        self.processes.sampled(whose, key, taken.time, &*self.sampling, symbolizer, writer)
+                        let at = (taken.time, None);
+                        self.processes.sampled(whose, key, at, &*self.sampling, symbolizer, writer)
                     });
                     Space::User(whose.domain, id)
                 }

@@ -60,6 +60,11 @@ fn tasks_are_listed_and_roots_lead_to_them() {
             assert_eq!(tasks.process(cr3).unwrap().pid, 100);
         }
         assert!(tasks.process(linux.cr3 + 0x10_0000).is_none());
+        let server = tasks.process(linux.cr3).unwrap();
+        assert!(kernel.is_still(look, server));
+        let mut before = server.clone();
+        before.executed += 1;
+        assert!(!kernel.is_still(look, &before), "it has executed something else since");
     });
 }
 

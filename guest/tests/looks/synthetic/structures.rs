@@ -35,6 +35,7 @@ const COMMON: &[Structure] = &[
             ("tgid", 76, Plain),
             ("start_time", 80, Plain),
             ("cgroups", 88, Plain),
+            ("self_exec_id", 152, Plain),
         ],
     ),
     ("signal_struct", 32, &[("thread_head", 8, Plain)]),
