@@ -22,4 +22,4 @@ mod paths;
 mod recorder;
 mod tiny_guest;
 
-use lab::evidence::{bootstrap, figures, host, observed, programs, report};
+use lab::evidence::{bootstrap, figures, host, kernels, observed, programs, report, reuse};

@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use profile::{Domain, Space};
 
-use crate::{accuracy::loads, figures, observed::Observed, symbols};
+use crate::{
+    accuracy::loads,
+    figures,
+    observed::Observed,
+    symbols::{self, Functions},
+};
 
 /// The guests, and the addresses that only their own program has.
 const PROGRAMS: [(&str, u64); 4] =
@@ -46,7 +51,10 @@ fn named(observed: &Observed, domain: &Domain) -> String {
 /// The functions of a guest's program.
 fn program(domain: &Domain) -> BTreeSet<String> {
     match PROGRAMS.iter().any(|(name, _)| *name == domain.name) {
-        true => symbols::of_program(&loads().path(format!("symbols/{}", domain.name))),
+        true => Functions::of(&loads().path(format!("symbols/{}", domain.name)))
+            .names()
+            .map(str::to_owned)
+            .collect(),
         false => BTreeSet::new(),
     }
 }
