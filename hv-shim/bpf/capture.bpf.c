@@ -58,11 +58,17 @@ extern struct map buffers, scratch;
 
 /* A stack of a kernel of Linux (THREAD_SIZE): its own, and that of its interrupts. */
 #define KERNEL_STACK 0x4000ULL
+/* Where Linux has the stack of one page on which a process that is interrupted enters it first (CPU_ENTRY_AREA_BASE, in half
+   a TiB of its own). */
+#define ENTRY_AREA 0xfffffe0000000000ULL
+#define ENTRY_AREA_BITS 39
 /* What leaf functions may use below the stack pointer (System V psABI). */
 #define RED_ZONE 128
 
 /* Linux's struct pt_regs. */
 #define FRAME_WORDS 21
+/* The part of it that the processor writes, at its end. */
+#define INTERRUPT_FRAME 40
 #define FRAME_CS 17
 #define FRAME_SP 19
 #define USER_CS 0x33
@@ -138,8 +144,9 @@ struct walk {
 	u64 physical;
 	u32 job;
 	u32 piece;
-	/* How much is still wanted of the stack, and where it ends. */
+	/* How much is still wanted of the stack, where it was begun, and where it ends. */
 	u64 wanted;
+	u64 from;
 	u64 end;
 	/* How many stacks of the kernel were begun. */
 	u32 kernel_stacks;
@@ -215,7 +222,9 @@ ALWAYS_INLINE void look_up(struct walk *walk, u64 address)
 
 ALWAYS_INLINE u64 stack_end(u64 address)
 {
-	return (address & ~(KERNEL_STACK - 1)) + KERNEL_STACK;
+	u64 size = address >> ENTRY_AREA_BITS == ENTRY_AREA >> ENTRY_AREA_BITS ? PAGE : KERNEL_STACK;
+
+	return (address & ~(size - 1)) + size;
 }
 
 ALWAYS_INLINE void copy_stack(struct scratch *scratch, u32 number, u64 from, u64 end)
@@ -227,6 +236,7 @@ ALWAYS_INLINE void copy_stack(struct scratch *scratch, u32 number, u64 from, u64
 	scratch->captured.pieces[number].address = from;
 	scratch->captured.pieces[number].of_process = number == PIECES - 1;
 	walk->piece = number;
+	walk->from = from;
 	walk->end = end;
 	walk->wanted = end - from < layout.stack_bytes ? end - from : layout.stack_bytes;
 	walk->job = COPY;
@@ -262,7 +272,8 @@ SUBPROGRAM void go_on(struct scratch *scratch, u32 found, u64 value)
 
 	if (walk->job == COPY && walk->piece < PIECES - 1) {
 		read_frame(walk);
-	} else if (walk->job == FRAME_READ && found) {
+	} else if (walk->job == FRAME_READ && found && walk->end - walk->from >= INTERRUPT_FRAME) {
+		/* What lies below the stack's pointer is left from earlier. */
 		scratch->captured.has_frame = 1;
 		copy_process_stack(scratch, scratch->captured.frame[FRAME_SP]);
 	} else if (walk->job == FRAME_READ && walk->room == 0) {

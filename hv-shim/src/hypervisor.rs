@@ -163,8 +163,8 @@ pub enum CallGraph {
 }
 
 impl CallGraph {
-    /// What nearly all stacks fit into.
-    pub const DEFAULT_BYTES: u32 = 4096;
+    /// What nearly all stacks fit into: 40 frames of C++ do.
+    pub const DEFAULT_BYTES: u32 = 8192;
     /// The most that can be copied of a stack.
     pub const MOST_BYTES: u32 = 16 << 10;
 }

@@ -56,7 +56,7 @@ impl VcpuState {
     const BYTES: usize = 16 + 8 * (REGISTERS + 3 + FRAME) + 16 * PIECES;
 
     /// What it makes its records in (`struct scratch`): these, three stacks, a page, and the walk through a guest.
-    pub(super) const SCRATCH_BYTES: u32 = Self::BYTES as u32 + 3 * CallGraph::MOST_BYTES + 4096 + 136;
+    pub(super) const SCRATCH_BYTES: u32 = Self::BYTES as u32 + 3 * CallGraph::MOST_BYTES + 4096 + 144;
 
     /// What a record of it takes in a buffer, where two stacks are copied.
     pub(in crate::kvm) fn most_bytes(call_graph: CallGraph) -> u32 {
