@@ -1,5 +1,6 @@
 //! The files that a scenario puts into a domain: copied from this machine, or compiled for it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
@@ -25,7 +26,7 @@ pub struct FileEntry {
 enum Source {
     /// A file, or a folder with all that is in it.
     Copied { from: PathBuf },
-    /// A C program, linked statically so that it runs in any domain.
+    /// A program, linked statically so that it runs in any domain.
     Compiled { program: PathBuf, flags: Vec<String> },
 }
 
@@ -95,7 +96,7 @@ fn copy(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compiles a C program as the lab does for the domains that it runs in, and gives its file.
+/// Compiles a program as the lab does for the domains that it runs in, and gives its file.
 pub fn compiled(program: &Path, flags: &[&str]) -> Result<PathBuf> {
     let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
     compile(program, &STATIC, &flags, &Cache::open()?)
@@ -106,10 +107,10 @@ pub(crate) fn plugin(source: &Path, cache: &Cache) -> Result<PathBuf> {
     compile(source, &["-shared", "-fPIC", "-fvisibility=hidden"], &[], cache)
 }
 
-/// For a program that runs in any domain.
+/// For a program in C that runs in any domain.
 const STATIC: [&str; 3] = ["-static", "-fno-pie", "-no-pie"];
 
-/// Compiles a C program once for each source and set of flags.
+/// Compiles a program once for each source and set of flags. C is linked as is said, other languages statically.
 fn compile(program: &Path, linked: &[&str], flags: &[String], cache: &Cache) -> Result<PathBuf> {
     let source = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let mut hasher = DefaultHasher::new();
@@ -121,21 +122,48 @@ fn compile(program: &Path, linked: &[&str], flags: &[String], cache: &Cache) -> 
     }
     // Under another name first: a compiler that is interrupted must not leave half a program in the cache.
     let unfinished = binary.with_extension("new");
-    let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-O2", "-g", "-Wall"]).args(linked);
-    cc.args(["-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer"])
-        .args(flags)
-        .arg("-o")
-        .arg(&unfinished)
-        .arg(program);
-    let done = command::output(&mut cc, "apt-get install gcc libc6-dev")?;
+    let (mut compiler, mends) = match program.extension().and_then(OsStr::to_str) {
+        Some("cc") => (cpp(), "apt-get install g++"),
+        Some("rs") => (rust(), "rustup toolchain install stable"),
+        Some("go") => (go(cache)?, "apt-get install golang-go"),
+        _ => (c(linked), "apt-get install gcc libc6-dev"),
+    };
+    compiler.args(flags).arg("-o").arg(&unfinished).arg(program);
+    let done = command::output(&mut compiler, mends)?;
     if !done.status.success() {
         bail!(
-            "cc cannot compile {}:\n{}",
+            "{} cannot compile {}:\n{}",
+            compiler.get_program().display(),
             program.display(),
             String::from_utf8_lossy(&done.stderr).trim_end()
         );
     }
     fs::rename(&unfinished, &binary)?;
     Ok(binary)
+}
+
+fn c(linked: &[&str]) -> Command {
+    let mut cc = Command::new("cc");
+    cc.args(["-std=gnu11", "-O2", "-g", "-Wall"]).args(linked);
+    cc.args(["-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer"]);
+    cc
+}
+
+fn cpp() -> Command {
+    let mut cpp = Command::new("c++");
+    cpp.args(["-std=c++17", "-O2", "-Wall", "-static"]);
+    cpp
+}
+
+/// What it brings along of debugging information is large.
+fn rust() -> Command {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-Cstrip=debuginfo"]);
+    rustc
+}
+
+fn go(cache: &Cache) -> Result<Command> {
+    let mut go = Command::new("go");
+    go.args(["build", "-ldflags=-w"]).env("CGO_ENABLED", "0").env("GOCACHE", cache.folder("go")?);
+    Ok(go)
 }

@@ -12,8 +12,10 @@ use crate::process;
 const PAYLOAD_TARGET: &str = "x86_64-unknown-none";
 
 /// What is looked for, a program or a file, and the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 11] = [
     ("cc", "gcc"),
+    ("c++", "g++"),
+    ("go", "golang-go"),
     ("ld", "binutils"),
     ("clang", "clang"),
     ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev"),

@@ -4,9 +4,11 @@
 //! Everything here panics where the evidence is not what it must be: it is for tests.
 
 pub mod bootstrap;
+pub mod chains;
 pub mod complaints;
 pub mod figures;
 pub mod host;
+pub mod kernel_code;
 pub mod kernels;
 pub mod observed;
 pub mod paths;

@@ -61,6 +61,8 @@ pub struct Domain {
     pub weight: u64,
     /// The weight by mode.
     pub modes: BTreeMap<String, u64>,
+    /// The part of the weight whose call chains have no gap, by mode.
+    pub complete_chains: BTreeMap<String, f64>,
     /// Its functions, most self weight first.
     pub functions: Vec<Function>,
     /// Its processes, heaviest first.

@@ -1,44 +1,51 @@
 //! Are the call chains of guests the ones that there are, with nothing installed in them and no file given?
 
-use lab::evidence::paths::Paths;
-use profile::Mode;
+use lab::evidence::{chains, kernel_code::KernelCode};
 
-use crate::{
-    figures,
-    host::{Booted, Host, host},
-};
+use crate::host::{Booted, Host, host};
 
 static BOOTED: Booted = Booted::new();
 
-fn chains() -> &'static Host {
+fn booted() -> &'static Host {
     host(&BOOTED, "kvm_chains")
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn programs_have_their_one_true_chain_with_and_without_frame_pointers() {
-    chains().step("record").ended(0);
-    let observed = chains().observed("chains.xsr");
+    booted().step("record").ended(0);
+    let observed = booted().observed("chains.xsr");
     observed.assert_balanced();
-    for (guest, program) in [("alpha", "framed"), ("beta", "frameless")] {
-        let domain = observed.domain(guest);
-        let mut paths = Paths::default();
-        for sample in observed.once_named(domain, Mode::User) {
-            if observed.process_name(sample) == Some(program) {
-                paths.add(sample.chain, &observed.recorded.tables, "_start");
-            }
+    for (guest, programs) in [("alpha", &["framed", "cpp"][..]), ("beta", &["frameless", "rust", "go"])] {
+        for program in programs {
+            chains::assert_paths(&observed, guest, program);
         }
-        figures::figure(
-            format!("samples of {program} with the one true chain"),
-            format_args!("{} of {}, {:?}", paths.right, paths.samples, paths.broken),
-        );
-        assert_eq!(
-            paths.depths.keys().copied().collect::<Vec<_>>(),
-            [8, 16, 24, 32, 40],
-            "every path was taken"
-        );
-        assert!(paths.samples > 1000, "{paths:?}");
-        assert_eq!(paths.wrong, 0, "callers that do not exist");
-        assert!(paths.share() >= 0.95, "{program}: {paths:?}");
     }
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn kernels_have_the_callers_that_there_are_down_to_the_process() {
+    let observed = booted().observed("chains.xsr");
+    let code = KernelCode::read(&booted().path("vmlinuz"), &booted().text("kallsyms"));
+    chains::assert_kernel(&observed, "alpha", "syscalls", &code);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn the_hosts_frames_stand_above_those_whose_exit_led_to_them() {
+    chains::assert_exits(&booted().observed("chains.xsr"), "beta");
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn reports_tell_how_many_chains_are_whole_and_broken_ones_say_why() {
+    let observed = booted().observed("chains.xsr");
+    let whole = chains::assert_reported(&booted().report("chains.xsr"), &observed, "alpha", "framed");
+    assert!(whole > 0.95, "{whole}");
+    // Of so little of each stack most chains can't be whole.
+    booted().step("short").ended(0);
+    let observed = booted().observed("short.xsr");
+    let broken = chains::assert_reported(&booted().report("short.xsr"), &observed, "alpha", "framed");
+    assert!(broken < 0.5, "{broken}");
 }

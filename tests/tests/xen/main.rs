@@ -10,6 +10,7 @@ mod accuracy;
 mod adversity;
 mod bad_input;
 mod books;
+mod chains;
 mod cost;
 mod endurance;
 mod lifecycle;
