@@ -4,11 +4,13 @@
 
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt};
 
-use guest::{Budget, Elf, FileBytes, FileError, FrameTables, Limits};
+use guest::{Budget, Elf, FileBytes, FileError, Limits};
 use hv_shim::{Captured, Sampling};
 use profile::{CodeAddress, DomainId, ProcessId, Registers, Space, Stretch};
 use symbolizer::{ImageId, Place, Symbolizer};
-use unwind::{Broken, Chain, Code, End, Entered, Image, KernelCode, Part, Parts, Process, Stacks};
+use unwind::{
+    Broken, Chain, Code, End, Entered, FrameTable, Image, KernelCode, Part, Parts, Process, Stacks,
+};
 
 use crate::processes::Processes;
 
@@ -40,7 +42,7 @@ impl Images {
         let file = HostFile { file, size };
         let budget = Budget::new(Limits::default());
         if let Ok(elf) = Elf::read(&file, &budget) {
-            self.set(image, elf.frame_tables(&file, &budget));
+            self.set(image, frame_table(&elf, &file, &budget));
         }
     }
 
@@ -49,15 +51,20 @@ impl Images {
     }
 
     /// Takes what was read of an image.
-    pub(crate) fn set(&mut self, image: ImageId, tables: FrameTables) {
-        let part = |part: guest::Part| Part { address: part.address, bytes: part.bytes };
-        let parts = Parts {
-            eh_frame_header: tables.eh_frame_header.map(part),
-            eh_frame: tables.eh_frame.map(part),
-            go_functions: tables.go_functions.map(part),
-        };
-        self.known.insert(image, Image::new(parts));
+    pub(crate) fn set(&mut self, image: ImageId, table: FrameTable) {
+        self.known.insert(image, Image::new(table));
     }
+}
+
+/// What an ELF file tells of its functions' frames.
+pub(crate) fn frame_table(elf: &Elf, file: &(impl FileBytes + ?Sized), budget: &Budget) -> FrameTable {
+    let tables = elf.frame_tables(file, budget);
+    let part = |part: guest::Part| Part { address: part.address, bytes: part.bytes };
+    FrameTable::read(&Parts {
+        eh_frame_header: tables.eh_frame_header.map(part),
+        eh_frame: tables.eh_frame.map(part),
+        go_functions: tables.go_functions.map(part),
+    })
 }
 
 struct HostFile<'a> {

@@ -13,7 +13,7 @@ use framehop::{
 };
 use object::{Object, ObjectSection};
 use profile::{Registers, StackPiece, Stretch};
-use unwind::{Code, Image, Part, Parts, Process, Stacks};
+use unwind::{Code, FrameTable, Image, Part, Parts, Process, Stacks};
 
 const STACK: u64 = 0x7000_0000_0000;
 const WORDS: usize = 1024;
@@ -53,7 +53,7 @@ fn frames(criterion: &mut Criterion) {
 
     let parts =
         Parts { eh_frame_header: Some(header.clone()), eh_frame: Some(eh_frame.clone()), ..Parts::default() };
-    let mut own = Own { image: Image::new(parts), text: range(&text) };
+    let mut own = Own { image: Image::new(FrameTable::read(&parts)), text: range(&text) };
     let mut random = 1_u64;
     let mut next = |below: usize| {
         // Knuth's generator: the same places in each run of the same program.

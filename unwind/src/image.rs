@@ -1,13 +1,18 @@
-//! An image that processes map: what it says about the frames of its functions.
+//! An image that processes map: from a frame of its code to the caller.
 
 use profile::CodeAddress;
 
 use crate::{
-    Broken, Stacks,
-    call_frames::{CallFrames, Step},
-    go::GoFunctions,
-    machine::{BP, Machine, RA, SP},
+    Broken, FrameTable, Stacks,
+    frame_table::{Caller, Cfa, Rule, Saved},
+    machine::{BP, Machine, PRESERVED, RA, SP},
 };
+
+/// One place in the index stands for so many bytes of code.
+const BLOCK: u32 = 256;
+
+/// The code that the index can be of; what lies further on is searched for in all rows.
+const MAX_INDEXED: u32 = 1 << 28;
 
 /// Bytes of an image, at the address that they were linked to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,20 +43,32 @@ pub struct Parts {
     pub go_functions: Option<Part>,
 }
 
-/// What one image says about the frames of its functions, at the addresses that it was linked to; remembers what it
-/// was asked.
+/// What one image says about the frames of its functions, at the addresses that it was linked to.
 #[derive(Debug, Default)]
 pub struct Image {
-    call_frames: Option<CallFrames>,
-    go: Option<GoFunctions>,
+    table: FrameTable,
+    /// For each block of code, the number of rows that begin before it.
+    blocks: Vec<u32>,
+}
+
+/// What a step up the stack led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A caller, and whether it was interrupted rather than calling.
+    Caller { interrupted: bool },
+    /// There is none: this was an outermost function.
+    Outermost,
 }
 
 impl Image {
-    /// Takes an image's parts. What is damaged in them is as if it were not there.
-    pub fn new(parts: Parts) -> Self {
-        let Parts { eh_frame_header, eh_frame, go_functions } = parts;
-        let call_frames = CallFrames::new(eh_frame_header, eh_frame);
-        Self { call_frames, go: go_functions.and_then(GoFunctions::parse) }
+    /// Takes an image's table. If that is forged, what comes out is nonsense at the worst.
+    pub fn new(table: FrameTable) -> Self {
+        let mut blocks = Vec::new();
+        for (index, &start) in (0u32..).zip(&table.starts) {
+            let block = (start.min(MAX_INDEXED) / BLOCK) as usize;
+            blocks.resize(blocks.len().max(block + 1), index);
+        }
+        Self { table, blocks }
     }
 
     /// Goes from the frame at a linked address to its caller.
@@ -61,17 +78,87 @@ impl Image {
         registers: &mut Machine,
         stacks: &Stacks<'_>,
     ) -> Result<Step, Broken> {
-        let address = at.for_lookup();
         let innermost = matches!(at, CodeAddress::InstructionPointer(_));
-        if let Some(step) = self.go.as_ref().and_then(|go| go.step(address, registers, stacks)) {
-            return step;
-        }
-        let Some(frames) = &self.call_frames else { return by_frame_pointer(registers, stacks) };
-        frames.step(address, innermost, registers, stacks).unwrap_or_else(|| match registers.get(BP) {
+        match self.rule(at.for_lookup()) {
+            Rule::Caller(caller) => {
+                *registers = caller.apply(innermost, registers, stacks)?;
+                Ok(Step::Caller { interrupted: caller.signal })
+            }
+            Rule::Outermost => Ok(Step::Outermost),
+            Rule::OtherStack => Err(Broken::OtherStack),
+            Rule::Unknown if self.table.is_empty() => by_frame_pointer(registers, stacks),
             // By convention, what has no caller has no frame pointer either.
-            Some(0) => Ok(Step::Outermost),
-            _ => Err(Broken::NoUnwindInfo),
-        })
+            Rule::Unknown if registers.get(BP) == Some(0) => Ok(Step::Outermost),
+            Rule::Unknown => Err(Broken::NoUnwindInfo),
+        }
+    }
+
+    /// What holds at an address.
+    fn rule(&self, address: u64) -> &Rule {
+        self.row(address).and_then(|which| self.table.rules.get(which as usize)).unwrap_or(&Rule::Unknown)
+    }
+
+    fn row(&self, address: u64) -> Option<u32> {
+        let FrameTable { base, starts, which, .. } = &self.table;
+        let offset = u32::try_from(address.checked_sub(*base)?).ok()?;
+        let block = (offset.min(MAX_INDEXED) / BLOCK) as usize;
+        let from = self.blocks.get(block).map_or(starts.len(), |&before| before as usize);
+        let to = self.blocks.get(block + 1).map_or(starts.len(), |&before| before as usize);
+        let above = from + starts.get(from..to)?.partition_point(|&start| start <= offset);
+        which.get(above.checked_sub(1)?).copied()
+    }
+}
+
+impl Caller {
+    /// The registers of the caller.
+    fn apply(
+        &self,
+        innermost: bool,
+        registers: &Machine,
+        stacks: &Stacks<'_>,
+    ) -> Result<Machine, Broken> {
+        let register = |number| registers.get(number).ok_or(Broken::NoUnwindInfo);
+        let word = |address| stacks.word(address).ok_or(Broken::NotCopied);
+        let far = |from: u64, offset: i32| from.wrapping_add_signed(offset.into());
+        let cfa = match self.cfa {
+            Cfa::Register(number, offset) => far(register(number)?, offset),
+            Cfa::Behind { register: number, offset, plus } => far(word(far(register(number)?, offset))?, plus),
+            Cfa::Linkage { offset, pushed_from } => {
+                let pushed = register(RA)? & 15 >= pushed_from.into();
+                far(register(SP)?, offset).wrapping_add(u64::from(pushed) << 3)
+            }
+        };
+        let value = |saved, number| match saved {
+            Saved::Unchanged => register(number),
+            Saved::At(offset) => {
+                let address = far(cfa, offset);
+                match stacks.word(address) {
+                    // Compilers do not say that what was restored before a return is restored. It still holds what was
+                    // just read from there, below the stack pointer, which nobody has to copy.
+                    None if innermost && address < registers.sp() => registers.get(number),
+                    word => word,
+                }
+                .ok_or(Broken::NotCopied)
+            }
+            Saved::Is(offset) => Ok(far(cfa, offset)),
+            Saved::In(other) => register(other),
+            Saved::AtRegister(other, offset) => word(far(register(other)?, offset)),
+            Saved::Lost => Err(Broken::NoUnwindInfo),
+        };
+        let mut caller = Machine::default();
+        caller.set(RA, Some(value(self.return_address, RA)?));
+        caller.set(
+            SP,
+            Some(match self.sp {
+                Saved::Unchanged => cfa,
+                saved => value(saved, SP)?,
+            }),
+        );
+        for (saved, number) in self.preserved.into_iter().zip(PRESERVED) {
+            // What can't be told may never be asked for.
+            caller.set(number, value(saved, number).ok());
+        }
+        Ok(caller)
     }
 }
 

@@ -5,6 +5,9 @@
 //! frame information or Go's table of functions ([`Image`]). Goes out: the [`Chain`] of code addresses, innermost first,
 //! and how it [`End`]ed: at an outermost function, or for which reason before it.
 //!
+//! Tables are taken apart by [`OrcTable::parse`] and [`FrameTable::read`]; what these make of them is plain data, so that it
+//! can be done by a process that may do nothing else.
+//!
 //! **All of it is foreign.** Stacks and tables may be forged to lead in circles, out of the stack or through absurd
 //! counts: every walk goes up the stack or ends, chains have at most [`MAX_FRAMES`], a caller counts only where its
 //! process or kernel has code, and nothing panics.
@@ -17,6 +20,7 @@
 
 mod call_frames;
 mod chain;
+mod frame_table;
 mod go;
 mod image;
 mod kernel;
@@ -26,6 +30,7 @@ mod process;
 mod stacks;
 
 pub use chain::{Broken, Chain, End, MAX_FRAMES};
+pub use frame_table::FrameTable;
 pub use image::{Image, Part, Parts};
 pub use kernel::{Entered, KernelCode};
 pub use orc::OrcTable;

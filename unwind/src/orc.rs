@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 /// Kernels have half a million.
 const MAX_ENTRIES: usize = 4 << 20;
 /// The table of one image covers less.
@@ -14,8 +16,8 @@ const ENTRY: usize = 6;
 /// One place in the index stands for so many bytes of code.
 const BLOCK: u32 = 256;
 
-/// The unwind table of a kernel's image or of a module.
-#[derive(Clone, Debug)]
+/// The unwind table of a kernel's image or of a module. It is plain data: one that was forged leads to nonsense at the worst.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OrcTable {
     base: u64,
     /// Where each entry begins, from `base` on; ascending.
@@ -26,7 +28,7 @@ pub struct OrcTable {
     layout: Layout,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Layout {
     UpTo6_3,
     Since6_4,
@@ -129,7 +131,7 @@ impl OrcTable {
     pub fn range(&self) -> Range<u64> {
         // The last entry is the end of what it covers, as a rule.
         let last = self.starts.last().copied().unwrap_or(0);
-        self.base..self.base + u64::from(last) + 1
+        self.base..self.base.saturating_add(u64::from(last)).saturating_add(1)
     }
 
     /// What holds at an address.
@@ -141,11 +143,10 @@ impl OrcTable {
         let block = (offset / BLOCK) as usize;
         let from = self.blocks.get(block).map_or(self.starts.len(), |&before| before as usize);
         let to = self.blocks.get(block + 1).map_or(self.starts.len(), |&before| before as usize);
-        let above = from + self.starts[from..to].partition_point(|&start| start <= offset);
-        match above.checked_sub(1) {
-            Some(index) => self.layout.read(&self.entries[index]),
-            None => Orc::Undefined,
-        }
+        let within = self.starts.get(from..to).unwrap_or_default();
+        let above = from + within.partition_point(|&start| start <= offset);
+        let entry = above.checked_sub(1).and_then(|index| self.entries.get(index));
+        entry.map_or(Orc::Undefined, |entry| self.layout.read(entry))
     }
 }
 

@@ -4,8 +4,7 @@ use profile::{CodeAddress, Registers};
 
 use crate::{
     Broken, Chain, End, Image, MAX_FRAMES, Stacks,
-    call_frames::Step,
-    image::by_frame_pointer,
+    image::{Step, by_frame_pointer},
     machine::{Machine, RA},
 };
 
@@ -30,10 +29,19 @@ pub trait Process {
 pub fn walk(process: &mut dyn Process, registers: &Registers, stacks: &Stacks<'_>) -> Chain {
     let mut machine = Machine::from(registers);
     let mut address = CodeAddress::InstructionPointer(registers.ip);
-    let mut frames = vec![address];
+    let mut frames = Vec::new();
     let end = loop {
+        let code = process.code_at(address.for_lookup());
+        // A caller is one if there is code; where the thread was, it was.
+        if code.is_none() && !frames.is_empty() {
+            break End::Broken(Broken::NotExecutable);
+        }
+        if frames.len() == MAX_FRAMES {
+            break End::Broken(Broken::TooLong);
+        }
+        frames.push(address);
         let before = machine.sp();
-        let step = match process.code_at(address.for_lookup()) {
+        let step = match code {
             Some(Code::Image(image, linked)) => {
                 let linked = match address {
                     CodeAddress::InstructionPointer(_) => CodeAddress::InstructionPointer(linked),
@@ -51,24 +59,13 @@ pub fn walk(process: &mut dyn Process, registers: &Registers, stacks: &Stacks<'_
             Ok(Step::Outermost) => break End::Complete,
             // Where threads begin without a caller, there is a zero for it.
             Ok(Step::Caller { .. }) if caller == 0 => break End::Complete,
-            Ok(Step::Caller { interrupted }) => {
-                // A signal may be served on a stack of its own, which can be above.
-                if machine.sp() <= before && !interrupted {
-                    break End::Broken(Broken::NoAdvance);
-                }
-                address = match interrupted {
-                    true => CodeAddress::InstructionPointer(caller),
-                    false => CodeAddress::ReturnAddress(caller),
-                };
+            // A signal may be served on a stack of its own, which can be above.
+            Ok(Step::Caller { interrupted: true }) => address = CodeAddress::InstructionPointer(caller),
+            Ok(Step::Caller { interrupted: false }) if machine.sp() <= before => {
+                break End::Broken(Broken::NoAdvance);
             }
+            Ok(Step::Caller { interrupted: false }) => address = CodeAddress::ReturnAddress(caller),
         }
-        if process.code_at(address.for_lookup()).is_none() {
-            break End::Broken(Broken::NotExecutable);
-        }
-        if frames.len() == MAX_FRAMES {
-            break End::Broken(Broken::TooLong);
-        }
-        frames.push(address);
     };
     Chain { frames, end }
 }

@@ -9,17 +9,20 @@ use std::{
 };
 
 use guest::{
-    Content, Elf, FileBytes, FileError, FileId, FrameTables, FunctionList, FunctionSource, GeneratedCode,
-    GuestMemory, GuestPhysical, Kernel, Limits, Look, Mapping, Module, OrcBytes, Part, SymbolList, Task,
+    Content, Elf, FileBytes, FileError, FileId, FunctionList, FunctionSource, GeneratedCode,
+    GuestMemory, GuestPhysical, Kernel, Limits, Look, Mapping, Module, OrcBytes, SymbolList, Task,
 };
+
+use unwind::{FrameTable, OrcTable};
 
 use super::{
     messages::{
-        About, Answer, FoundEverything, FoundFile, FoundFrames, FoundFunction, FoundImage, FoundImageId,
-        FoundKernel, FoundMapping, FoundOrc, FoundProcess, FoundTask, Lack, Question, Resident, Symbols,
+        About, Answer, FoundEverything, FoundFile, FoundFunction, FoundImage, FoundImageId,
+        FoundKernel, FoundMapping, FoundProcess, FoundTask, Lack, Question, Resident, Symbols,
     },
     pages::Pages,
 };
+use crate::callers::frame_table;
 
 /// A look's real time; the guest that takes all of it forges something.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
@@ -289,22 +292,12 @@ impl FileBytes for WholeFile<'_> {
     }
 }
 
-fn frames(tables: FrameTables) -> FoundFrames {
-    let part = |part: Part| (part.address, part.bytes);
-    FoundFrames {
-        eh_frame_header: tables.eh_frame_header.map(part),
-        eh_frame: tables.eh_frame.map(part),
-        go_functions: tables.go_functions.map(part),
-    }
-}
-
 /// How callers are found in a kernel and in its modules; nothing where its own table can't be read.
-fn callers(kernel: &Kernel, look: &Look<'_>) -> Vec<FoundOrc> {
+fn callers(kernel: &Kernel, look: &Look<'_>) -> Vec<OrcTable> {
     let Ok(own) = kernel.orc(look) else { return Vec::new() };
     let tables = [own].into_iter().chain(kernel.orc_of_modules(look).unwrap_or_default());
-    let found =
-        |table: OrcBytes| FoundOrc { at: table.at.0, addresses: table.addresses, entries: table.entries };
-    tables.map(found).collect()
+    let parsed = |table: OrcBytes| OrcTable::parse(table.at.0, &table.addresses, &table.entries);
+    tables.filter_map(parsed).collect()
 }
 
 /// What is in memory of an ELF file.
@@ -331,7 +324,7 @@ fn read(file: &(impl FileBytes + ?Sized), look: &Look<'_>, callers: bool) -> Opt
     let mut image = FoundImage::new(
         elf.build_id(file, look.budget()).ok().flatten(),
         resident,
-        if callers { frames(elf.frame_tables(file, look.budget())) } else { FoundFrames::default() },
+        if callers { frame_table(&elf, file, look.budget()) } else { FrameTable::default() },
         code.map(|segment| (segment.offset, segment.file_size, segment.address)).collect(),
     );
     for function in lists.iter().flat_map(FunctionList::iter) {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use unwind::{FrameTable, OrcTable};
 
 /// Larger than what a kernel with the most symbols has to say.
 const LONGEST: usize = 256 << 20;
@@ -90,28 +91,11 @@ pub(crate) struct FoundKernel {
     /// Those of its modules and of the code that it generated.
     pub(crate) loaded: Symbols,
     /// How callers are found in its code and in that of its modules.
-    pub(crate) callers: Vec<FoundOrc>,
+    pub(crate) callers: Vec<OrcTable>,
     /// Its code for indirect jumps.
     pub(crate) thunks: Vec<Range<u64>>,
     /// What can't be told of this kernel, and why.
     pub(crate) lacks: Vec<(Lack, String)>,
-}
-
-/// A table of the kernel's own for finding callers, as it is in memory (see [`guest::OrcBytes`]).
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct FoundOrc {
-    pub(crate) at: u64,
-    pub(crate) addresses: Vec<u8>,
-    pub(crate) entries: Vec<u8>,
-}
-
-/// Tables of an ELF file for finding callers, each with the address that it was linked to (see
-/// [`guest::FrameTables`]).
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct FoundFrames {
-    pub(crate) eh_frame_header: Option<(u64, Vec<u8>)>,
-    pub(crate) eh_frame: Option<(u64, Vec<u8>)>,
-    pub(crate) go_functions: Option<(u64, Vec<u8>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,7 +239,8 @@ pub(crate) enum FoundImageId {
 pub(crate) struct FoundImage {
     pub(crate) build_id: Option<Vec<u8>>,
     pub(crate) resident: Resident,
-    pub(crate) frames: FoundFrames,
+    /// How its functions' callers are found.
+    pub(crate) frames: FrameTable,
     /// Its executable segments: place in the file, size there, address that it is linked to.
     pub(crate) segments: Vec<(u64, u64, u64)>,
     names: Texts,
@@ -275,7 +260,7 @@ impl FoundImage {
     pub(crate) fn new(
         build_id: Option<Vec<u8>>,
         resident: Resident,
-        frames: FoundFrames,
+        frames: FrameTable,
         segments: Vec<(u64, u64, u64)>,
     ) -> Self {
         Self { build_id, resident, frames, segments, names: Texts::default(), functions: Vec::new() }

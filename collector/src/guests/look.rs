@@ -18,16 +18,16 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use guest::{FrameTables, GuestMemory, GuestPhysical, Missing, Part};
+use guest::{GuestMemory, GuestPhysical, Missing};
 use hv_shim::{Memories, own_processes};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::{Linked, LinkedFunction, SymbolFiles, SymbolTable};
-use unwind::{KernelCode, OrcTable};
+use unwind::{FrameTable, KernelCode};
 
 use super::process::Process;
 use crate::confined::messages::{
-    About, Answer as Told, FoundFrames, FoundImage, FoundImageId, FoundKernel, FoundMapping, FoundOrc,
-    FoundProcess, FoundTask, Lack, Resident,
+    About, Answer as Told, FoundImage, FoundImageId, FoundKernel, FoundMapping, FoundProcess, FoundTask, Lack,
+    Resident,
 };
 
 /// A guest whose process died so often is left alone.
@@ -114,8 +114,8 @@ pub(crate) struct GuestImage {
     pub(crate) key: (String, Image),
     /// None where it can't be read: its code is located then, and not named.
     pub(crate) content: Option<Linked>,
-    /// What it has of tables by which callers are found.
-    pub(crate) frames: FrameTables,
+    /// How its functions' callers are found.
+    pub(crate) frames: FrameTable,
 }
 
 impl GuestMapping {
@@ -363,7 +363,7 @@ fn kernel_names(found: FoundKernel) -> Result<KernelNames, String> {
     Ok(KernelNames {
         symbols: symbols.map_err(|error| format!("its symbols can't be used: {error}"))?,
         loaded,
-        code: code(&found.callers, found.thunks),
+        code: (!found.callers.is_empty()).then(|| KernelCode::new(found.callers, found.thunks)),
         no_processes: processes.map(|(_, why)| why),
     })
 }
@@ -384,25 +384,12 @@ fn guest_process(found: FoundProcess) -> GuestProcess {
     GuestProcess { task: found.task, mappings, images }
 }
 
-/// How callers are found in a kernel and its modules.
-fn code(tables: &[FoundOrc], thunks: Vec<Range<u64>>) -> Option<KernelCode> {
-    let parsed =
-        tables.iter().filter_map(|table| OrcTable::parse(table.at, &table.addresses, &table.entries));
-    (!tables.is_empty()).then(|| KernelCode::new(parsed, thunks))
-}
-
 impl GuestImage {
     fn new(key: (String, Image), found: Option<FoundImage>) -> Self {
         let Some(mut image) = found else {
-            return Self { key, content: None, frames: FrameTables::default() };
+            return Self { key, content: None, frames: FrameTable::default() };
         };
-        let part = |part: Option<(u64, Vec<u8>)>| part.map(|(address, bytes)| Part { address, bytes });
-        let FoundFrames { eh_frame_header, eh_frame, go_functions } = std::mem::take(&mut image.frames);
-        let frames = FrameTables {
-            eh_frame_header: part(eh_frame_header),
-            eh_frame: part(eh_frame),
-            go_functions: part(go_functions),
-        };
+        let frames = std::mem::take(&mut image.frames);
         Self { key, content: linked(&image), frames }
     }
 }

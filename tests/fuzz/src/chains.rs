@@ -1,7 +1,7 @@
 //! Forged stacks and tables of frames.
 
 use profile::{Registers, StackPiece, Stretch};
-use unwind::{Code, Image, KernelCode, MAX_FRAMES, OrcTable, Part, Parts, Process, Stacks};
+use unwind::{Code, FrameTable, Image, KernelCode, MAX_FRAMES, OrcTable, Part, Parts, Process, Stacks};
 
 /// Where the tables and stacks of an input are: low, so that its small numbers lead somewhere.
 const AT: u64 = 0x1000;
@@ -40,6 +40,6 @@ pub fn chains(input: &[u8]) {
         2 => Parts { eh_frame: part, ..Parts::default() },
         _ => Parts { go_functions: part, ..Parts::default() },
     };
-    let chain = unwind::walk(&mut Everywhere(Image::new(parts)), &registers, &stacks);
+    let chain = unwind::walk(&mut Everywhere(Image::new(FrameTable::read(&parts))), &registers, &stacks);
     assert!(chain.frames.len() <= MAX_FRAMES);
 }

@@ -2,7 +2,7 @@
 
 use profile::{Registers, StackPiece, Stretch};
 use proptest::{collection::vec, prelude::*};
-use unwind::{Code, Image, KernelCode, MAX_FRAMES, OrcTable, Part, Parts, Process, Stacks};
+use unwind::{Code, FrameTable, Image, KernelCode, MAX_FRAMES, OrcTable, Part, Parts, Process, Stacks};
 
 /// All addresses are code of one image, or of none.
 struct Everywhere(Option<Image>);
@@ -48,7 +48,7 @@ proptest! {
         ];
         for parts in parts {
             let stack = StackPiece { address: 0, bytes: stack.clone() };
-            assert_bounded(&mut Everywhere(Some(Image::new(parts))), registers, stack);
+            assert_bounded(&mut Everywhere(Some(Image::new(FrameTable::read(&parts)))), registers, stack);
         }
     }
 
@@ -58,7 +58,7 @@ proptest! {
         bytes.extend(rest);
         let parts = Parts { go_functions: Some(Part { address: 0, bytes }), ..Parts::default() };
         let stack = StackPiece { address: 0, bytes: stack };
-        assert_bounded(&mut Everywhere(Some(Image::new(parts))), registers, stack);
+        assert_bounded(&mut Everywhere(Some(Image::new(FrameTable::read(&parts)))), registers, stack);
     }
 
     #[test]
