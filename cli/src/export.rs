@@ -56,6 +56,8 @@ enum Format {
     Csv,
     /// A row for each sample, packed
     Parquet,
+    /// Registers and stacks as they were copied, where `record --keep-stacks` has kept them: a line of JSON for each sample
+    Stacks,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -73,6 +75,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Format::Script => formats::write_script(recording, &mut out),
         Format::Csv => formats::write_csv(recording, &mut out),
         Format::Parquet => formats::write_parquet(recording, &mut out),
+        Format::Stacks => formats::write_stacks(recording, &mut out),
     };
     match result.and_then(|()| Ok(out.flush()?)) {
         // Whoever reads this has seen enough.

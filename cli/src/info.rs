@@ -90,6 +90,10 @@ fn write_text(out: &mut impl Write, recorded: &Recorded, counts: &Counts, bytes:
     }
     let a_sample = if counts.samples == 0 { 0.0 } else { bytes as f64 / counts.samples as f64 };
     field("Samples", &format!("{}, {bytes} bytes in all, {a_sample:.1} bytes a sample", counts.samples))?;
+    if recorded.kept_stacks > 0 {
+        let secret = "the content of stacks is in this file, whatever secrets lay there";
+        field("Stacks", &format!("{} kept: {secret}", recorded.kept_stacks))?;
+    }
     let tables = &recorded.tables;
     field("Places", &format!("{} on {} lanes", tables.places().len(), tables.lanes().len()))?;
     for domain in tables.domains() {
@@ -149,6 +153,7 @@ fn describe(recorded: &Recorded, counts: &Counts, bytes: u64) -> serde_json::Val
             "name": event.name, "unit": event.unit, "source": event.source, "rate_hz": event.rate_hz,
         })).collect::<Vec<_>>(),
         "samples": counts.samples,
+        "kept_stacks": recorded.kept_stacks,
         "bytes": bytes,
         "domains": recorded.tables.domains().map(domain).collect::<Vec<_>>(),
         "marks": recorded.marks.iter().map(|mark| json!({

@@ -61,6 +61,11 @@ pub(crate) struct Sampling {
     )]
     call_graph: CallGraph,
 
+    /// Keep the bytes of stacks in the recording, and the registers, too: whatever lay on them, passwords and keys included,
+    /// is in the file then, for `export --to stacks`
+    #[arg(long, requires = "call_graph")]
+    keep_stacks: bool,
+
     /// Sample this domain only; may be given more than once
     #[arg(short, long = "domain", value_name = "NAME|ID|all")]
     domains: Vec<String>,
@@ -225,6 +230,7 @@ impl Sampling {
                 ring_bytes: self.ring_size,
                 may_narrow,
             },
+            keep_stacks: self.keep_stacks,
             flush_every: FLUSH_EVERY,
             look_into_guests: match self.leave_guests {
                 true => None,

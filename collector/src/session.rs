@@ -41,6 +41,8 @@ pub struct Options {
     pub filter: Filter,
     /// How much of a recording a killed collector may take along, and its reader has to wait for.
     pub flush_every: Duration,
+    /// Whether what was captured of stacks is kept in the recording.
+    pub keep_stacks: bool,
     /// How names are looked for in guests' memory; none leaves guests alone.
     pub look_into_guests: Option<Looking>,
     /// The program and its version, for the recording's header.
@@ -155,6 +157,7 @@ pub fn record<W: Sink>(
         namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
         callers: Callers::default(),
         wants_callers: options.request.call_graph != CallGraph::Off,
+        keeps_stacks: options.keep_stacks,
         domains: Domains::new(options.filter.clone()),
         processes: Processes::default(),
         guests: Guests::new(
@@ -286,6 +289,7 @@ struct Session<'a, W: Sink> {
     callers: Callers,
     /// Whether callers were asked for, so that their absence is a gap.
     wants_callers: bool,
+    keeps_stacks: bool,
     books: Books,
     sequences: Sequences,
     writer: Writer<W>,

@@ -1,8 +1,8 @@
 //! Exchange with other tools.
 //!
 //! Comes in: a recording, sample by sample or counted ([`Aggregate`](analysis::Aggregate)); or a `perf.data`. Goes out: folded
-//! stacks, pprof, Firefox Profiler's processed profile, speedscope's JSON, text as `perf script` writes it, CSV, Parquet; or
-//! a recording. Not here: pictures, terminals, the network; and no `unsafe`.
+//! stacks, pprof, Firefox Profiler's processed profile, speedscope's JSON, text as `perf script` writes it, CSV, Parquet,
+//! stacks as they were copied; or a recording. Not here: pictures, terminals, the network; and no `unsafe`.
 //!
 //! What a guest chose is text, and each format's own escaping is what keeps it that.
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod place;
 mod pprof;
 mod script;
 mod speedscope;
+mod stacks;
 mod table;
 
 use std::io;
@@ -29,6 +30,7 @@ pub use self::{
     pprof::{Processes, Stretch, write_pprof},
     script::write_script,
     speedscope::write_speedscope,
+    stacks::write_stacks,
 };
 
 /// An export could not be made.

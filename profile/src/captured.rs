@@ -1,10 +1,12 @@
 //! What is copied of a thread when a sample is taken, so that its callers can be found later.
 
-use crate::CodeAddress;
+use serde::{Deserialize, Serialize};
+
+use crate::{CodeAddress, PhysCpu, Space};
 
 /// The registers of x86-64 that finding a caller can need: where the code and its stack are, what a callee has to
 /// preserve (System V psABI, figure 3.4), and the others, which some prologues keep the stack's place in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registers {
     /// The instruction pointer.
     pub ip: u64,
@@ -43,7 +45,7 @@ pub struct Registers {
 }
 
 /// A piece of a stack as it was when it was copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackPiece {
     /// The address of its first byte.
     pub address: u64,
@@ -61,7 +63,7 @@ impl StackPiece {
 }
 
 /// One stretch of a sample's execution, in one address space: Xen's code, a kernel's, a process's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stretch {
     /// What there was when it was left.
     Copied {
@@ -73,6 +75,17 @@ pub enum Stretch {
     },
     /// The frames, innermost first, as whoever took the sample found them himself.
     Walked(Vec<CodeAddress>),
+}
+
+/// All that was copied with a sample, where a recording keeps it: as secret as whatever lay on those stacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptStacks {
+    /// The sample, by its CPU
+    pub cpu: PhysCpu,
+    /// and its number there.
+    pub sequence: u64,
+    /// What was copied, innermost first, each with whose it is.
+    pub stretches: Vec<(Space, Stretch)>,
 }
 
 #[cfg(test)]

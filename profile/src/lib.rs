@@ -17,7 +17,7 @@ mod sample;
 
 pub use account::{CpuAccount, DomainTime, LossCause, Snapshot};
 pub use address::{AddressSpaceRoot, CodeAddress, GuestVirtual, HypervisorVirtual, ImageOffset};
-pub use captured::{Registers, StackPiece, Stretch};
+pub use captured::{KeptStacks, Registers, StackPiece, Stretch};
 pub use domain::{Domain, DomainId, DomainKind, PhysCpu, Uuid, VcpuId};
 pub use event::{Event, EventId, Source};
 pub use frame::{Chain, ChainId, Frame, FrameId, Linked, NameId, Origin, SourceLine};

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, io};
 
 use profile::{
     AddressSpaceRoot, Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime,
-    Event, EventId, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample,
-    Snapshot, Source, Space, Time, Uuid, VcpuId,
+    Event, EventId, Frame, ImageOffset, KeptStacks, LossCause, Mode, Origin, PhysCpu, Process, ProcessId,
+    Registers, Sample, Snapshot, Source, Space, StackPiece, Stretch, Time, Uuid, VcpuId,
     recording::{
         Completeness, Damage, End, EndReason, Header, Host, MAX_DEPTH, Mark, Note, Recorded, Recording,
-        RecordingError, Writer,
+        RecordingError, Told, Writer,
     },
 };
 use proptest::prelude::*;
@@ -433,4 +433,41 @@ proptest! {
     fn hostile_payloads_never_panic(kind in 2u8..7, payload in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = read(&with_last_chunk(kind, &payload));
     }
+}
+
+fn kept(sequence: u64, space: Space) -> KeptStacks {
+    let registers = Registers { ip: 0x40_1234, sp: 0x7fff_0000, ..Registers::default() };
+    let piece = StackPiece { address: 0x7ffe_ff80, bytes: vec![sequence as u8; 8192] };
+    let copied = Stretch::Copied { registers, stacks: vec![piece] };
+    KeptStacks { cpu: PhysCpu(1), sequence, stretches: vec![(space, copied)] }
+}
+
+#[test]
+fn stacks_are_kept_and_read_back() {
+    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
+    writer.domain(guest());
+    writer.process(process());
+    // More than are held back.
+    let all: Vec<KeptStacks> =
+        (0..1000).map(|sequence| kept(sequence, Space::User(GUEST, PROCESS))).collect();
+    all.iter().for_each(|kept| writer.stacks(kept));
+    let file = writer.finish(END).unwrap();
+
+    let mut recording = Recording::read(&file[..]).unwrap();
+    let mut recorded = Recorded::new(recording.header().clone());
+    let mut read = Vec::new();
+    loop {
+        let told = recording.read_next().unwrap();
+        let is_last = told.is_last();
+        if let Told::Stacks(kept) = &told {
+            read.extend(kept.iter().cloned());
+        }
+        recorded.take(told, |_, _| {}).unwrap();
+        if is_last {
+            break;
+        }
+    }
+    assert!(read == all);
+    assert_eq!(recorded.kept_stacks, 1000);
+    assert_eq!(recorded.tables.process(PROCESS), &process());
 }

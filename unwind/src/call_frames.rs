@@ -145,7 +145,9 @@ impl Rule {
 impl Cfa {
     /// What an expression comes to, of the forms that compilers, linkers and C libraries write.
     fn of(operations: &[Operation<Reader<'_>>]) -> Option<Self> {
-        use Operation::{And, Deref, Ge, Plus, PlusConstant, RegisterOffset, Shl, UnsignedConstant as Number};
+        use Operation::{
+            And, Deref, Ge, Plus, PlusConstant, RegisterOffset, Shl, UnsignedConstant as Number,
+        };
         match *operations {
             [RegisterOffset { register, offset, .. }, Deref { size: 8, space: false, .. }, ref rest @ ..] => {
                 let plus = match *rest {

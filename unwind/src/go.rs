@@ -37,7 +37,8 @@ pub(crate) fn read(part: &Part, rows: &mut Rows) -> Option<Range<u64>> {
     let (values, functions) = (place(values)?, place(functions)?);
     // The table of functions has an end that is none: the end of the code.
     let table = bytes.get(functions..)?.as_chunks::<8>().0.get(..=count)?;
-    let start = |row: &[u8; 8]| text.wrapping_add(u32::from_le_bytes([row[0], row[1], row[2], row[3]]).into());
+    let start =
+        |row: &[u8; 8]| text.wrapping_add(u32::from_le_bytes([row[0], row[1], row[2], row[3]]).into());
     for pair in table.windows(2) {
         let [_, _, _, _, a, b, c, d] = pair[0];
         let (from, to) = (start(&pair[0]), start(&pair[1]));

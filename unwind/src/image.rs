@@ -111,18 +111,15 @@ impl Image {
 
 impl Caller {
     /// The registers of the caller.
-    fn apply(
-        &self,
-        innermost: bool,
-        registers: &Machine,
-        stacks: &Stacks<'_>,
-    ) -> Result<Machine, Broken> {
+    fn apply(&self, innermost: bool, registers: &Machine, stacks: &Stacks<'_>) -> Result<Machine, Broken> {
         let register = |number| registers.get(number).ok_or(Broken::NoUnwindInfo);
         let word = |address| stacks.word(address).ok_or(Broken::NotCopied);
         let far = |from: u64, offset: i32| from.wrapping_add_signed(offset.into());
         let cfa = match self.cfa {
             Cfa::Register(number, offset) => far(register(number)?, offset),
-            Cfa::Behind { register: number, offset, plus } => far(word(far(register(number)?, offset))?, plus),
+            Cfa::Behind { register: number, offset, plus } => {
+                far(word(far(register(number)?, offset))?, plus)
+            }
             Cfa::Linkage { offset, pushed_from } => {
                 let pushed = register(RA)? & 15 >= pushed_from.into();
                 far(register(SP)?, offset).wrapping_add(u64::from(pushed) << 3)

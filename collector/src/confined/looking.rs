@@ -9,16 +9,16 @@ use std::{
 };
 
 use guest::{
-    Content, Elf, FileBytes, FileError, FileId, FunctionList, FunctionSource, GeneratedCode,
-    GuestMemory, GuestPhysical, Kernel, Limits, Look, Mapping, Module, OrcBytes, SymbolList, Task,
+    Content, Elf, FileBytes, FileError, FileId, FunctionList, FunctionSource, GeneratedCode, GuestMemory,
+    GuestPhysical, Kernel, Limits, Look, Mapping, Module, OrcBytes, SymbolList, Task,
 };
 
 use unwind::{FrameTable, OrcTable};
 
 use super::{
     messages::{
-        About, Answer, FoundEverything, FoundFile, FoundFunction, FoundImage, FoundImageId,
-        FoundKernel, FoundMapping, FoundProcess, FoundTask, Lack, Question, Resident, Symbols,
+        About, Answer, FoundEverything, FoundFile, FoundFunction, FoundImage, FoundImageId, FoundKernel,
+        FoundMapping, FoundProcess, FoundTask, Lack, Question, Resident, Symbols,
     },
     pages::Pages,
 };

@@ -26,8 +26,8 @@ use unwind::{FrameTable, KernelCode};
 
 use super::process::Process;
 use crate::confined::messages::{
-    About, Answer as Told, FoundImage, FoundImageId, FoundKernel, FoundMapping, FoundProcess, FoundTask, Lack,
-    Resident,
+    About, Answer as Told, FoundImage, FoundImageId, FoundKernel, FoundMapping, FoundProcess, FoundTask,
+    Lack, Resident,
 };
 
 /// A guest whose process died so often is left alone.

@@ -1,7 +1,10 @@
 //! One sample on its way into the recording: whose it is, and the chain of code that it was taken in.
 
 use hv_shim::{Owner, ProcessKey, Taken};
-use profile::{Chain, ChainId, CodeAddress, DomainId, FrameId, ProcessId, Sample, Space, Time, VcpuId};
+use profile::{
+    Chain, ChainId, CodeAddress, DomainId, FrameId, KeptStacks, PhysCpu, ProcessId, Sample, Space, Time,
+    VcpuId,
+};
 use unwind::Broken;
 
 use super::{Session, Sink, code_address};
@@ -35,7 +38,7 @@ impl<W: Sink> Session<'_, W> {
             (Some(whose), Some(process)) if is_process => Space::User(whose.domain, process),
             (Some(whose), _) => Space::Kernel(whose.domain),
         };
-        let links = self.links(taken, space, process);
+        let links = self.links(taken, cpu, space, process);
         let chain = self.chain(&links, taken);
         // A kernel that serves a process does so on its behalf.
         let process = process.or_else(|| {
@@ -59,7 +62,7 @@ impl<W: Sink> Session<'_, W> {
     }
 
     /// Where a sample was taken and what called that, innermost first.
-    fn links(&mut self, taken: &Taken, space: Space, process: Option<ProcessId>) -> Vec<Link> {
+    fn links(&mut self, taken: &Taken, cpu: PhysCpu, space: Space, process: Option<ProcessId>) -> Vec<Link> {
         let innermost = Link::Code(space, code_address(taken));
         let mut spaces = Vec::new();
         for captured in &taken.stretches {
@@ -79,6 +82,11 @@ impl<W: Sink> Session<'_, W> {
                     Space::User(whose.domain, id)
                 }
             });
+        }
+        if self.keeps_stacks && !spaces.is_empty() {
+            let stretches = taken.stretches.iter().map(|captured| captured.stretch.clone());
+            let stretches = spaces.iter().copied().zip(stretches).collect();
+            self.writer.stacks(&KeptStacks { cpu, sequence: taken.sequence, stretches });
         }
         let pid = match taken.process {
             Some(ProcessKey::Pid(pid)) => Some(pid),

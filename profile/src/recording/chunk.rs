@@ -38,6 +38,7 @@ pub(super) enum Kind {
     Snapshot,
     End,
     Entries,
+    Stacks,
     /// Something that a later version adds.
     Other(u8),
 }
@@ -51,6 +52,7 @@ impl Kind {
             4 => Self::Snapshot,
             5 => Self::End,
             6 => Self::Entries,
+            7 => Self::Stacks,
             other => Self::Other(other),
         }
     }
@@ -63,6 +65,7 @@ impl Kind {
             Self::Snapshot => 4,
             Self::End => 5,
             Self::Entries => 6,
+            Self::Stacks => 7,
             Self::Other(other) => other,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{Sample, Snapshot, Time};
+use crate::{KeptStacks, Sample, Snapshot, Time};
 
 use super::{
     Damage, End, Entry, Fact, Header, Mark, Note, RecordingError, Samples, Tables,
@@ -88,6 +88,7 @@ impl<R: Read> Recording<R> {
                 Told::Entries(entries)
             }
             Kind::Samples => Told::Samples(self.samples.take(payload)?),
+            Kind::Stacks => Told::Stacks(decode_stacks(payload)?),
             Kind::Snapshot => Told::Snapshot(decode("a snapshot", payload)?),
             Kind::End => Told::End(decode("the end", payload)?),
             Kind::Other(_) => Told::Other,
@@ -133,6 +134,8 @@ pub enum Told {
     Entries(Vec<Entry>),
     /// Samples.
     Samples(Samples),
+    /// What was copied with samples.
+    Stacks(Vec<KeptStacks>),
     /// The books, replacing those before.
     Snapshot(Snapshot),
     /// The recording was finished: nothing follows.
@@ -171,6 +174,8 @@ pub struct Recorded {
     pub notes: Vec<Note>,
     /// The moments that the user named, in the order of their times.
     pub marks: Vec<Mark>,
+    /// With how many samples what was copied of stacks is kept.
+    pub kept_stacks: u64,
     /// The last books.
     pub snapshot: Option<Snapshot>,
     /// The moment up to which it tells of the machine.
@@ -188,6 +193,7 @@ impl Recorded {
             tables: Tables::default(),
             notes: Vec::new(),
             marks: Vec::new(),
+            kept_stacks: 0,
             snapshot: None,
             completeness: Completeness::Torn { at_byte: 0 },
         }
@@ -205,6 +211,11 @@ impl Recorded {
                 self.tables.check_samples(&samples)?;
                 self.until = samples.times().iter().fold(self.until, |until, &time| until.max(time));
                 visit(&samples, &self.tables);
+            }
+            Told::Stacks(kept) => {
+                let mut spaces = kept.iter().flat_map(|kept| &kept.stretches).map(|&(space, _)| space);
+                spaces.try_for_each(|space| self.tables.check_space(space))?;
+                self.kept_stacks += kept.len() as u64;
             }
             Told::Snapshot(snapshot) => {
                 self.tables.check_times(&snapshot.domains)?;
@@ -260,13 +271,26 @@ pub enum Completeness {
 fn decode_facts(mut bytes: &[u8]) -> Result<Vec<Fact>, Damage> {
     let mut facts = Vec::new();
     while !bytes.is_empty() {
-        let length = columns::take_number(&mut bytes)?;
-        let fact = columns::take_bytes(&mut bytes, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let fact = take_sized(&mut bytes)?;
         if fact.first().is_some_and(|&kind| kind < Fact::KINDS) {
             facts.push(decode("a fact", fact)?);
         }
     }
     Ok(facts)
+}
+
+fn decode_stacks(mut bytes: &[u8]) -> Result<Vec<KeptStacks>, Damage> {
+    let mut kept = Vec::new();
+    while !bytes.is_empty() {
+        kept.push(decode("stacks", take_sized(&mut bytes)?)?);
+    }
+    Ok(kept)
+}
+
+/// What comes next, behind its length.
+fn take_sized<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Damage> {
+    let length = columns::take_number(bytes)?;
+    columns::take_bytes(bytes, usize::try_from(length).unwrap_or(usize::MAX))
 }
 
 /// Decodes one value; what a later version has added behind it is not looked at.

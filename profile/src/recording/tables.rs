@@ -129,14 +129,7 @@ impl Tables {
         match entry {
             Entry::Name(name) => self.names.push(name),
             Entry::Frame(frame) => {
-                match frame.space {
-                    Space::Hypervisor => {}
-                    Space::Kernel(domain) => self.check_domain(domain)?,
-                    Space::User(domain, process) => {
-                        self.check_domain(domain)?;
-                        self.check_process(process)?;
-                    }
-                }
+                self.check_space(frame.space)?;
                 let Origin { linked, line, .. } = frame.origin;
                 let origin = [linked.map(|linked| linked.build_id), line.map(|line| line.file)];
                 for name in [frame.function, frame.module].into_iter().chain(origin).flatten() {
@@ -195,6 +188,18 @@ impl Tables {
         match self.domains.contains_key(&id) {
             true => Ok(()),
             false => Err(Damage::Unknown { what: "domain", id: id.0 }),
+        }
+    }
+
+    /// Checks that a space's domain and process are known.
+    pub(super) fn check_space(&self, space: Space) -> Result<(), Damage> {
+        match space {
+            Space::Hypervisor => Ok(()),
+            Space::Kernel(domain) => self.check_domain(domain),
+            Space::User(domain, process) => {
+                self.check_domain(domain)?;
+                self.check_process(process)
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use indexmap::{IndexMap, map};
 use serde::Serialize;
 
 use crate::{
-    Chain, ChainId, CpuAccount, Domain, DomainId, Frame, FrameId, NameId, Process, ProcessId, Sample,
-    Snapshot, Space, Time,
+    Chain, ChainId, CpuAccount, Domain, DomainId, Frame, FrameId, KeptStacks, NameId, Process, ProcessId,
+    Sample, Snapshot, Space, Time,
 };
 
 use super::{
@@ -24,6 +24,9 @@ use super::{
 
 /// More samples, rows of a table or bytes than this are not held back.
 const BUFFERED: usize = 1 << 16;
+
+/// Nor more bytes of stacks.
+const BUFFERED_STACKS: usize = 4 << 20;
 
 /// Longer names are cut: they come from guests, which could make them as long as they like.
 const MAX_NAME: usize = 4096;
@@ -56,6 +59,7 @@ pub struct Writer<W: Write> {
     facts: Vec<u8>,
     entries: entries::Encoder,
     samples: samples::Encoder,
+    stacks: Vec<u8>,
     /// What the books were when this file began, and what they are.
     opening: Option<Snapshot>,
     latest: Option<Snapshot>,
@@ -139,6 +143,7 @@ impl<W: Write> Writer<W> {
             facts: Vec::new(),
             entries: entries::Encoder::default(),
             samples: samples::Encoder::default(),
+            stacks: Vec::new(),
             opening: None,
             latest: None,
             is_latest_written: true,
@@ -201,12 +206,7 @@ impl<W: Write> Writer<W> {
 
     /// The number of a frame.
     pub fn frame(&mut self, frame: Frame) -> FrameId {
-        if let Space::Kernel(domain) | Space::User(domain, _) = frame.space {
-            self.check_domain(Some(domain));
-        }
-        if let Space::User(_, process) = frame.space {
-            self.check_process(Some(process));
-        }
+        self.check_space(frame.space);
         FrameId(self.frames.intern(frame).0)
     }
 
@@ -243,6 +243,18 @@ impl<W: Write> Writer<W> {
             None => self.write_place(index),
         };
         self.samples.sample(&sample, lane, place);
+        self.flush_if_much();
+    }
+
+    /// Records what was copied with a sample.
+    pub fn stacks(&mut self, kept: &KeptStacks) {
+        for &(space, _) in &kept.stretches {
+            self.check_space(space);
+            if let Space::User(_, process) = space {
+                self.write_process(process);
+            }
+        }
+        append_sized(&mut self.stacks, kept);
         self.flush_if_much();
     }
 
@@ -373,7 +385,7 @@ impl<W: Write> Writer<W> {
     fn write_process(&mut self, id: ProcessId) {
         if let Some(known) = self.processes.get_mut(&id).filter(|known| !known.is_written) {
             known.is_written = true;
-            append_fact(&mut self.facts, &Fact::Process(known.value.clone()));
+            append_sized(&mut self.facts, &Fact::Process(known.value.clone()));
         }
     }
 
@@ -384,6 +396,17 @@ impl<W: Write> Writer<W> {
         );
     }
 
+    fn check_space(&self, space: Space) {
+        match space {
+            Space::Hypervisor => {}
+            Space::Kernel(domain) => self.check_domain(Some(domain)),
+            Space::User(domain, process) => {
+                self.check_domain(Some(domain));
+                self.check_process(Some(process));
+            }
+        }
+    }
+
     fn check_process(&self, process: Option<ProcessId>) {
         debug_assert!(
             process.is_none_or(|id| self.processes.contains_key(&id)),
@@ -392,12 +415,13 @@ impl<W: Write> Writer<W> {
     }
 
     fn fact(&mut self, fact: &Fact) {
-        append_fact(&mut self.facts, fact);
+        append_sized(&mut self.facts, fact);
         self.flush_if_much();
     }
 
     fn flush_if_much(&mut self) {
-        if self.facts.len().max(self.samples.rows()).max(self.entries.size()) >= BUFFERED {
+        let much = self.facts.len().max(self.samples.rows()).max(self.entries.size()) >= BUFFERED;
+        if much || self.stacks.len() >= BUFFERED_STACKS {
             // A failure is kept, and told by the next call that can fail.
             let _ = self.write(None);
         }
@@ -414,6 +438,7 @@ impl<W: Write> Writer<W> {
             self.payload.clear();
             self.entries.drain_into(&mut self.payload);
             self.samples.drain_into(&mut self.payload);
+            self.stacks.clear();
         }
         self.out.clear();
         result.map_err(|failure| {
@@ -438,6 +463,7 @@ impl<W: Write> Writer<W> {
             append(Kind::Entries, &mut self.payload)?;
             self.samples.drain_into(&mut self.payload);
             append(Kind::Samples, &mut self.payload)?;
+            append(Kind::Stacks, &mut self.stacks)?;
             if let Some(latest) = self.latest.as_ref().filter(|_| !self.is_latest_written) {
                 append(Kind::Snapshot, &mut encode(&since(latest, self.opening.as_ref())))?;
                 self.is_latest_written = true;
@@ -491,10 +517,10 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).expect("memory ends before four thousand million things are interned")
 }
 
-fn append_fact(facts: &mut Vec<u8>, fact: &Fact) {
-    let encoded = encode(fact);
-    columns::append_number(facts, encoded.len() as u64);
-    facts.extend(encoded);
+fn append_sized(list: &mut Vec<u8>, value: &impl Serialize) {
+    let encoded = encode(value);
+    columns::append_number(list, encoded.len() as u64);
+    list.extend(encoded);
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {

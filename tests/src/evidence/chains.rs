@@ -112,7 +112,10 @@ pub fn assert_exits(observed: &Observed, guest: &str) {
         match (above > 0 && is_whole, kernel) {
             (true, 0) => direct += 1,
             (true, _) => in_kernel += 1,
-            (false, _) => *others.entry(frames.iter().map(|&(_, name)| name).collect::<Vec<_>>()).or_default() += 1,
+            (false, _) => {
+                let names: Vec<&str> = frames.iter().map(|&(_, name)| name).collect();
+                *others.entry(names).or_default() += 1;
+            }
         }
     }
     figure(
@@ -145,11 +148,18 @@ pub fn assert_reported(report: &Report, observed: &Observed, guest: &str, progra
         }
     }
     figure(format_args!("{guest}, share of chains without a gap, by mode"), format_args!("{reported:.4?}"));
-    figure(format_args!("{guest}, how chains of {program} end before its beginning"), format_args!("{ends:?}"));
+    figure(
+        format_args!("{guest}, how chains of {program} end before its beginning"),
+        format_args!("{ends:?}"),
+    );
     assert_eq!(reported.keys().collect::<Vec<_>>(), weights.keys().collect::<Vec<_>>());
     for (mode, (complete, all)) in weights {
         let share = complete as f64 / all as f64;
-        assert!((reported[mode] - share).abs() < 1e-9, "{guest}, {mode}: {share}, and not {}", reported[mode]);
+        assert!(
+            (reported[mode] - share).abs() < 1e-9,
+            "{guest}, {mode}: {share}, and not {}",
+            reported[mode]
+        );
     }
     reported["user"]
 }

@@ -12,6 +12,7 @@ mod ci;
 mod continuous;
 mod cost;
 mod inlined;
+mod kept_stacks;
 mod lives;
 mod names;
 mod own_guest;
