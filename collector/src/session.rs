@@ -303,6 +303,8 @@ impl<W: Sink> Session<'_, W> {
         let mut flushed = Instant::now();
         loop {
             if let Some(reason) = progress.should_end() {
+                // Who was told that a mark is set may end the recording in the next moment.
+                self.take_marks(progress);
                 return Ok(reason);
             }
             thread::sleep(DRAIN_EVERY);
@@ -312,10 +314,7 @@ impl<W: Sink> Session<'_, W> {
                 self.list_domains(progress)?;
                 listed = Instant::now();
             }
-            for (at, name) in progress.take_marks() {
-                let time = self.clock.at(at);
-                self.writer.mark(Mark { time, name });
-            }
+            self.take_marks(progress);
             self.write_ready(progress)?;
             if flushed.elapsed() >= self.flush_every {
                 self.flush()?;
@@ -326,6 +325,13 @@ impl<W: Sink> Session<'_, W> {
                     return Ok(EndReason::Full);
                 }
             }
+        }
+    }
+
+    fn take_marks(&mut self, progress: &mut dyn Progress) {
+        for (at, name) in progress.take_marks() {
+            let time = self.clock.at(at);
+            self.writer.mark(Mark { time, name });
         }
     }
 
