@@ -1,5 +1,5 @@
-//! Profiles that are sent to servers, as those take them in: what Pyroscope's `validation.ValidateLabels` and
-//! `pprof.RawFromBytes` and Parca's `ValidatePprofProfile` refuse is refused here.
+//! Profiles that are sent to servers, as Pyroscope's and Parca's documented interfaces take them in: what those refuse is
+//! refused here. No such server itself has been asked yet.
 
 mod folder;
 

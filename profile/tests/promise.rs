@@ -48,7 +48,8 @@ fn format_2_is_read() {
     let beta = tables.domains().find(|domain| domain.name == "beta").unwrap();
     assert_eq!((beta.number, beta.kind, beta.vcpus), (132, DomainKind::Kvm, 1));
     assert_eq!(beta.uuid.unwrap().to_string(), "df314959-e004-8b76-8c05-821efd83358a");
-    let hot = tables.processes().find(|process| process.domain == beta.id && process.pid == Some(87)).unwrap();
+    let hot =
+        tables.processes().find(|process| process.domain == beta.id && process.pid == Some(87)).unwrap();
     assert_eq!(hot.name.as_deref(), Some("hot"));
     assert_eq!(recorded.marks.iter().map(|mark| mark.name.as_str()).collect::<Vec<_>>(), ["half"]);
     assert_eq!(recorded.notes.len(), 2);
