@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    io::Seek,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -83,7 +82,6 @@ fn add(store: &SymbolStore, path: &Path, count: &mut Count) -> anyhow::Result<()
         let mut file = File::open(path).with_context(of)?;
         match symbolizer::build_id(&file) {
             Some(Some(id)) => {
-                file.rewind().with_context(of)?;
                 store.put(&id, &mut file).with_context(|| format!("could not keep {}", path.display()))?;
                 count.kept += 1;
             }

@@ -51,10 +51,8 @@ impl Namer {
             }
         });
         let module = resolved.module.map(|name| writer.name(name));
-        let linked = resolved.linked.map(|(build_id, address)| Linked {
-            build_id: writer.name(&symbolizer::hexadecimal(build_id)),
-            address,
-        });
+        let linked =
+            resolved.linked.map(|(build_id, address)| Linked { build_id: writer.name(build_id), address });
         let origin = Origin { linked, ..Origin::default() };
         let frame = writer.frame(Frame { space, address, function, module, offset: resolved.offset, origin });
         self.frames.insert((space, address), frame);

@@ -310,10 +310,12 @@ impl Processes {
         life.seen.1 = until;
         // Its last samples may still be on their way.
         if let Some(mut before) = self.lives.remove(&slot) {
-            self.end_life(before.before.take().map(|life| *life), symbolizer);
+            if let Some(earlier) = before.before.take() {
+                self.end(*earlier, symbolizer);
+            }
             match before.facts.guest {
                 Some(_) => life.before = Some(Box::new(before)),
-                None => self.end_life(Some(before), symbolizer),
+                None => self.end(before, symbolizer),
             }
         }
         self.lives.insert(slot, life);
@@ -321,19 +323,19 @@ impl Processes {
     }
 
     fn begin(&mut self, key: Slot, facts: Facts, symbolizer: &mut Symbolizer) {
-        self.end(key, symbolizer);
-        self.lives.insert(key, Life::new(facts));
+        if let Some(before) = self.lives.insert(key, Life::new(facts)) {
+            self.end(before, symbolizer);
+        }
     }
 
-    fn end(&mut self, key: Slot, symbolizer: &mut Symbolizer) {
-        let life = self.lives.remove(&key);
-        self.end_life(life, symbolizer);
-    }
-
-    fn end_life(&mut self, life: Option<Life>, symbolizer: &mut Symbolizer) {
-        if let Some(id) = life.and_then(|life| life.id) {
+    /// Forgets a life, and the one before it.
+    fn end(&mut self, life: Life, symbolizer: &mut Symbolizer) {
+        if let Some(id) = life.id {
             symbolizer.forget_process(id);
             self.ended.push(id);
+        }
+        if let Some(before) = life.before {
+            self.end(*before, symbolizer);
         }
     }
 
@@ -348,21 +350,13 @@ impl Processes {
         self.forget_where(symbolizer, |_, life| life.died.is_some_and(is_over));
         let past = self.lives.values_mut().filter(|life| life.seen.0.is_some_and(is_over));
         let past: Vec<Box<Life>> = past.filter_map(|life| life.before.take()).collect();
-        past.into_iter().for_each(|life| self.end_life(Some(*life), symbolizer));
+        past.into_iter().for_each(|life| self.end(*life, symbolizer));
     }
 
     fn forget_where(&mut self, symbolizer: &mut Symbolizer, gone: impl Fn(DomainId, &Life) -> bool) {
-        self.lives.retain(|&(domain, _), life| {
-            let stays = !gone(domain, life);
-            if !stays {
-                let ids = [life.id, life.before.take().and_then(|before| before.id)];
-                for id in ids.into_iter().flatten() {
-                    symbolizer.forget_process(id);
-                    self.ended.push(id);
-                }
-            }
-            stays
-        });
+        let gone = self.lives.extract_if(|&(domain, _), life| gone(domain, life));
+        let gone: Vec<Life> = gone.map(|(_, life)| life).collect();
+        gone.into_iter().for_each(|life| self.end(life, symbolizer));
     }
 
     /// The handles that will not come again, since this was asked last.

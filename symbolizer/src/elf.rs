@@ -3,13 +3,14 @@
 use std::{ops::Range, str};
 
 use object::{
-    LittleEndian, ReadRef,
+    LittleEndian, Object, ReadRef,
     elf::{self, FileHeader64, ProgramHeader64, SectionHeader64, Sym64},
-    read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym},
+    read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader, Sym},
 };
 
 use crate::{
     ParseError, SymbolTable,
+    files::hexadecimal,
     preference::Preference,
     table::{Entry, MAX_NAME, MAX_SYMBOLS},
 };
@@ -41,7 +42,8 @@ pub struct Linked {
     segments: Vec<(Range<u64>, u64)>,
     /// Its functions; none where it is stripped of all of them.
     pub(crate) symbols: Option<SymbolTable>,
-    pub(crate) build_id: Option<Box<[u8]>>,
+    /// In hexadecimal digits.
+    pub(crate) build_id: Option<Box<str>>,
 }
 
 impl Linked {
@@ -60,7 +62,7 @@ impl Linked {
             ))
         });
         let segments = segments.collect();
-        let build_id = file.build_id();
+        let build_id = build_id(data).flatten().map(|id| hexadecimal(&id).into());
         match file.symbols(0, &text, extent_as_linked(file.segments)) {
             Ok(symbols) => Ok(Self { segments, symbols: Some(symbols), build_id }),
             Err(ParseError::NoSymbols) => Ok(Self { segments, symbols: None, build_id }),
@@ -97,7 +99,7 @@ impl Linked {
             Err(error) => return Err(error),
         };
         let segments = segments.into_iter().map(mapped_segment).collect();
-        Ok(Self { segments, symbols, build_id: build_id.map(Into::into) })
+        Ok(Self { segments, symbols, build_id: build_id.map(|id| hexadecimal(id).into()) })
     }
 
     /// Where a byte of the file is linked to, if it is code.
@@ -148,6 +150,12 @@ pub(crate) fn parse<'data>(data: impl ReadRef<'data>, base: Option<u64>) -> Resu
     Ok(Elf { table: file.symbols(bias, &text, extent)?, text })
 }
 
+/// The build id of an ELF file: none inside where it has none, none at all where it is no such file.
+pub(crate) fn build_id<'data>(data: impl ReadRef<'data>) -> Option<Option<Vec<u8>>> {
+    let elf = ElfFile64::<LittleEndian, _>::parse(data).ok()?;
+    Some(elf.build_id().ok().flatten().map(<[u8]>::to_vec))
+}
+
 /// The headers of an ELF file.
 struct File<'data, R> {
     data: R,
@@ -164,19 +172,6 @@ impl<'data, R: ReadRef<'data>> File<'data, R> {
             return Err(ParseError::TooLarge("more than 4096 program headers"));
         }
         Ok(Self { data, header, segments: header.program_headers(endian, data)? })
-    }
-
-    /// What its linker says that it was made of, where it says so in a segment of notes.
-    fn build_id(&self) -> Option<Box<[u8]>> {
-        self.segments.iter().find_map(|segment| {
-            let mut notes = segment.notes(LittleEndian, self.data).ok()??;
-            while let Ok(Some(note)) = notes.next() {
-                if note.name() == elf::ELF_NOTE_GNU && note.n_type(LittleEndian) == elf::NT_GNU_BUILD_ID {
-                    return Some(note.desc().into());
-                }
-            }
-            None
-        })
     }
 
     /// Its functions, moved by `bias`.

@@ -2,12 +2,12 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use object::{LittleEndian, Object, ReadCache, read::elf::ElfFile64};
+use object::ReadCache;
 
 use crate::{Image, Linked, ParseError, SymbolizerError, elf};
 
@@ -60,11 +60,12 @@ pub fn load_linked(file: File) -> Result<Linked, ParseError> {
     Linked::parse(&ReadCache::new(file))
 }
 
-/// The build id of an ELF file: none inside where it has none, none at all where it is no such file.
-pub fn build_id(file: &File) -> Option<Option<Vec<u8>>> {
-    let cache = ReadCache::new(file);
-    let elf = ElfFile64::<LittleEndian, _>::parse(&cache).ok()?;
-    Some(elf.build_id().ok().flatten().map(<[u8]>::to_vec))
+/// The build id of an ELF file: none inside where it has none, none at all where it is no such file. Whoever reads the file
+/// next reads it from its beginning.
+pub fn build_id(mut file: &File) -> Option<Option<Vec<u8>>> {
+    let id = elf::build_id(&ReadCache::new(file));
+    file.rewind().ok()?;
+    id
 }
 
 fn read(image: &ImageFile) -> io::Result<Result<Image, ParseError>> {

@@ -42,8 +42,9 @@ pub struct Resolved<'a> {
     pub module: Option<&'a str>,
     /// The offset from the start of `function` if that is known, else from the start of `module`, else 0.
     pub offset: ImageOffset,
-    /// The build id of the file that has it and the address of the instruction there, where both are known.
-    pub linked: Option<(&'a [u8], u64)>,
+    /// The build id of the file that has it, in hexadecimal digits, and the address of the instruction there, where both
+    /// are known.
+    pub linked: Option<(&'a str, u64)>,
 }
 
 impl Resolved<'_> {
