@@ -17,6 +17,22 @@ pub(crate) struct Named {
     pub(crate) mode: Mode,
     pub(crate) address: u64,
     pub(crate) offset: ImageOffset,
+    /// The file and line of source, where debug information has told.
+    pub(crate) source: Option<(String, u32)>,
+    /// Whether it has no code of its own: it is part of the next frame.
+    pub(crate) inlined: bool,
+}
+
+impl Named {
+    /// The file of source, or, where that is not known, the module.
+    pub(crate) fn file(&self) -> Option<&str> {
+        self.source.as_ref().map(|(file, _)| file.as_str()).or(self.module.as_deref())
+    }
+
+    /// The line of source.
+    pub(crate) fn line(&self) -> Option<u32> {
+        self.source.as_ref().map(|(_, line)| *line).filter(|line| *line > 0)
+    }
 }
 
 /// The frames of a place, innermost first.
@@ -28,6 +44,8 @@ pub(crate) fn frames(place: &Place, tables: &Tables) -> impl Iterator<Item = Nam
         mode,
         address: frame.address.raw(),
         offset: frame.offset,
+        source: frame.origin.line.map(|line| (Visible(tables.name(line.file)).to_string(), line.line)),
+        inlined: frame.origin.inlined,
     })
 }
 

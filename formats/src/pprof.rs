@@ -82,6 +82,12 @@ struct Mapping {
     filename: i64,
     #[prost(bool, tag = "7")]
     has_functions: bool,
+    #[prost(bool, tag = "8")]
+    has_filenames: bool,
+    #[prost(bool, tag = "9")]
+    has_line_numbers: bool,
+    #[prost(bool, tag = "10")]
+    has_inline_frames: bool,
 }
 
 /// Message `Location`.
@@ -102,6 +108,8 @@ struct Location {
 struct Line {
     #[prost(uint64, tag = "1")]
     function_id: u64,
+    #[prost(int64, tag = "2")]
+    line: i64,
 }
 
 /// Message `Function`.
@@ -179,8 +187,10 @@ fn encode(stretch: &Stretch, processes: Processes) -> Profile {
     let mut sample = Vec::new();
     for counted in &stretch.counted {
         let place = &counted.place;
-        let mut location_id: Vec<u64> =
-            place::frames(place, tables).map(|frame| made.location(frame)).collect();
+        let frames: Vec<Named> = place::frames(place, tables).collect();
+        // What was inlined is a line of the location that it was inlined into.
+        let locations = frames.chunk_by(|inner, _| inner.inlined);
+        let mut location_id: Vec<u64> = locations.map(|frames| made.location(frames)).collect();
         let mut process = place::process(place, tables);
         if processes == Processes::Frame {
             process = None;
@@ -217,7 +227,8 @@ struct Making {
     mapping: Vec<Mapping>,
     mapping_of: HashMap<String, u64>,
     location: Vec<Location>,
-    location_of: HashMap<Named, u64>,
+    /// By their lines, innermost first.
+    location_of: HashMap<Vec<Named>, u64>,
     function: Vec<Function>,
     function_of: HashMap<(String, Option<String>), u64>,
 }
@@ -233,27 +244,41 @@ impl Making {
         id
     }
 
-    fn location(&mut self, frame: Named) -> u64 {
-        if let Some(&known) = self.location_of.get(&frame) {
+    /// A place in code: the function that has it, behind those that were inlined there.
+    fn location(&mut self, frames: &[Named]) -> u64 {
+        if let Some(&known) = self.location_of.get(frames) {
             return known;
         }
-        let mapping_id = frame.module.as_deref().map_or(0, |module| self.mapping(module));
-        let function_id = self.function(&frame);
+        let outermost = frames.last().expect("chunks are not empty");
+        let mapping_id = outermost.module.as_deref().map_or(0, |module| self.mapping(module));
+        if let Some(mapping) = self.mapping.get_mut((mapping_id as usize).wrapping_sub(1)) {
+            let lines = frames.iter().any(|frame| frame.source.is_some());
+            mapping.has_filenames |= lines;
+            mapping.has_line_numbers |= lines;
+            mapping.has_inline_frames |= lines;
+        }
+        let lines = frames
+            .iter()
+            .map(|frame| Line { function_id: self.function(frame), line: frame.line().map_or(0, i64::from) });
+        let line = lines.collect();
         let id = self.location.len() as u64 + 1;
-        self.location.push(Location {
-            id,
-            mapping_id,
-            address: frame.address,
-            line: vec![Line { function_id }],
-        });
-        self.location_of.insert(frame, id);
+        self.location.push(Location { id, mapping_id, address: outermost.address, line });
+        self.location_of.insert(frames.to_vec(), id);
         id
     }
 
     /// A frame that only names what all others are part of.
     fn root(&mut self, name: String) -> u64 {
-        let (is_function, module, mode) = (false, None, Mode::User);
-        self.location(Named { name, is_function, module, mode, address: 0, offset: ImageOffset(0) })
+        self.location(&[Named {
+            name,
+            is_function: false,
+            module: None,
+            mode: Mode::User,
+            address: 0,
+            offset: ImageOffset(0),
+            source: None,
+            inlined: false,
+        }])
     }
 
     fn mapping(&mut self, module: &str) -> u64 {
@@ -262,19 +287,19 @@ impl Making {
         }
         let id = self.mapping.len() as u64 + 1;
         let filename = self.text(module);
-        self.mapping.push(Mapping { id, filename, has_functions: true });
+        self.mapping.push(Mapping { id, filename, has_functions: true, ..Mapping::default() });
         self.mapping_of.insert(module.to_owned(), id);
         id
     }
 
     fn function(&mut self, frame: &Named) -> u64 {
-        let key = (frame.name.clone(), frame.module.clone());
+        let key = (frame.name.clone(), frame.file().map(str::to_owned));
         if let Some(&known) = self.function_of.get(&key) {
             return known;
         }
         let id = self.function.len() as u64 + 1;
         let name = self.text(&frame.name);
-        let filename = frame.module.as_deref().map_or(0, |module| self.text(module));
+        let filename = frame.file().map_or(0, |file| self.text(file));
         self.function.push(Function { id, name, system_name: name, filename });
         self.function_of.insert(key, id);
         id

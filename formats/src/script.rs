@@ -49,9 +49,13 @@ fn write_sample(
         header.events[usize::from(sample.event.0)].name,
     )?;
     for frame in place::frames(&place, tables) {
-        let module = frame.module.as_deref().unwrap_or("[unknown]");
+        let module = if frame.inlined { "inlined" } else { frame.module.as_deref().unwrap_or("[unknown]") };
         let name = if frame.is_function { frame.name.as_str() } else { "[unknown]" };
         writeln!(out, "\t{:16x} {name}+{:#x} ({module})", frame.address, frame.offset.0)?;
+        // As `perf script -F +srcline` has it.
+        if let Some((file, line)) = &frame.source {
+            writeln!(out, "  {file}:{line}")?;
+        }
     }
     writeln!(out)
 }

@@ -7,9 +7,20 @@ use std::{
 
 use analysis::Aggregate;
 use profile::{EventId, recording::Place};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{ExportError, place};
+
+/// A frame, as the format has it.
+#[derive(PartialEq, Eq, Hash, Serialize)]
+struct Frame {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+}
 
 /// Writes an event's stacks.
 pub fn write_speedscope(
@@ -22,22 +33,23 @@ pub fn write_speedscope(
     let sampled = header.events.get(usize::from(event.0));
     let unit = if sampled.is_some_and(|event| event.unit == "ns") { "nanoseconds" } else { "none" };
     let mut frames: Vec<Value> = Vec::new();
-    let mut frame_of: HashMap<(String, Option<String>), usize> = HashMap::new();
-    let mut number = |name: String, module: Option<String>| {
-        *frame_of.entry((name, module)).or_insert_with_key(|(name, module)| {
-            frames.push(match module {
-                Some(module) => json!({ "name": name, "file": module }),
-                None => json!({ "name": name }),
-            });
+    let mut frame_of: HashMap<Frame, usize> = HashMap::new();
+    let mut number = |frame: Frame| {
+        *frame_of.entry(frame).or_insert_with_key(|frame| {
+            frames.push(json!(frame));
             frames.len() - 1
         })
     };
     let mut domains: BTreeMap<String, (Vec<Vec<usize>>, Vec<u64>)> = BTreeMap::new();
     for counted in aggregate.counted(event) {
         let place: &Place = &counted.place;
-        let mut stack: Vec<usize> =
-            place::frames(place, tables).map(|frame| number(frame.name, frame.module)).collect();
-        stack.push(number(place::process(place, tables).unwrap_or_else(|| place.mode.to_string()), None));
+        let frames = place::frames(place, tables).map(|named| {
+            let (file, line) = (named.file().map(str::to_owned), named.line());
+            number(Frame { name: named.name, file, line })
+        });
+        let mut stack: Vec<usize> = frames.collect();
+        let process = place::process(place, tables).unwrap_or_else(|| place.mode.to_string());
+        stack.push(number(Frame { name: process, file: None, line: None }));
         stack.reverse();
         let (samples, weights) = domains.entry(place::domain(place, tables)).or_default();
         samples.push(stack);
