@@ -1,13 +1,17 @@
 //! What keys and the mouse do.
 
 use profile::EventId;
-use ratatui::crossterm::event::{
-    Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+use ratatui::{
+    buffer::Buffer,
+    crossterm::event::{
+        Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+    },
 };
 
 use crate::{
     screen::{Screen, View},
     state::{Scope, State},
+    view::{Colors, Theme, draw},
 };
 
 /// The lengths that the window is changed to, in seconds.
@@ -46,15 +50,26 @@ pub enum Action {
 
 /// Does what a key, the mouse or a new size asks for.
 pub fn handle(event: &Event, state: Option<&mut State>, screen: &mut Screen) -> Action {
-    match event {
+    let action = match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => press(*key, state, screen),
         Event::Mouse(mouse) => {
             if let Some(state) = state {
+                catch_up(state, screen);
                 point(*mouse, state, screen);
             }
             Action::None
         }
-        _ => Action::None,
+        _ => return Action::None,
+    };
+    screen.stale = true;
+    action
+}
+
+/// Puts the cursors on what they would be on if it had been drawn since the last key: keys may come faster than frames.
+fn catch_up(state: &mut State, screen: &mut Screen) {
+    if screen.stale {
+        let theme = Theme { colors: Colors::None, light: false, ascii: true };
+        draw(Some(state), screen, theme, &mut Buffer::empty(screen.size));
     }
 }
 
@@ -85,6 +100,16 @@ fn press(key: KeyEvent, state: Option<&mut State>, screen: &mut Screen) -> Actio
         return Action::None;
     }
     screen.follow(state);
+    if matches!(
+        key.code,
+        KeyCode::Enter
+            | KeyCode::Right
+            | KeyCode::Tab
+            | KeyCode::BackTab
+            | KeyCode::Char('l' | 'a' | '1'..='7')
+    ) {
+        catch_up(state, screen);
+    }
     match key.code {
         KeyCode::Char('?') | KeyCode::F(1) => screen.help = true,
         KeyCode::Char('w') => return Action::Write,

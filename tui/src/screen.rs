@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use ratatui::layout::Rect;
+
 use crate::state::{FunctionId, Group, GroupId, NodeId, RowFunction, RowId, Scope, State};
 
 /// A view.
@@ -185,6 +187,10 @@ pub struct Screen {
     /// What went wrong with the source, or that it is over.
     pub(crate) ended: Option<Ended>,
     pub(crate) code: Option<(RowFunction, Code)>,
+    /// How large it was drawn last.
+    pub(crate) size: Rect,
+    /// Something was done since: what the cursors are on, and what is where, has to be found out anew.
+    pub(crate) stale: bool,
     /// What was drawn where, for the mouse.
     pub(crate) areas: Areas,
     /// What the cursors were on when they were drawn.
@@ -273,6 +279,8 @@ impl Screen {
             pace: None,
             ended: None,
             code: None,
+            size: Rect::ZERO,
+            stale: false,
             areas: Areas::default(),
             seen: Seen::default(),
             matches: Matches::default(),

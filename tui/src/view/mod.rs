@@ -29,6 +29,7 @@ const SMALLEST: (u16, u16) = (40, 10);
 pub fn draw(state: Option<&mut State>, screen: &mut Screen, theme: Theme, buffer: &mut Buffer) {
     let area = buffer.area;
     screen.areas = Default::default();
+    (screen.size, screen.stale) = (area, false);
     if area.width == 0 || area.height == 0 {
         return;
     }

@@ -156,3 +156,38 @@ fn the_past_is_looked_at() {
     press("f", &mut state, &mut screen);
     assert_eq!((state.frozen_s(), beta(&state)), (None, latest));
 }
+
+/// Keys come faster than frames where text is pasted, or where drawing takes its time.
+#[test]
+fn what_a_filter_hides_is_not_entered() {
+    let (mut state, mut screen) = usually();
+    // The first row is alpha's.
+    show(&mut state, &mut screen);
+    for c in "/beta\n\n".chars() {
+        let code = if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) };
+        handle(&key(code), Some(&mut state), &mut screen);
+    }
+    show(&mut state, &mut screen);
+    let Scope::Row(row) = state.scope() else { panic!("{:?}", state.scope()) };
+    assert_eq!((screen.view(), state.row(row).name), (View::Processes, "beta"));
+
+    // Of what is hidden altogether, nothing is entered.
+    let (mut state, mut screen) = usually();
+    show(&mut state, &mut screen);
+    for code in ['/', 'z', '\n', '\n'].map(|c| if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) }) {
+        handle(&key(code), Some(&mut state), &mut screen);
+    }
+    assert_eq!((screen.view(), state.scope()), (View::Domains, Scope::Machine));
+}
+
+#[test]
+fn keys_between_frames_go_on_from_each_other() {
+    let (mut state, mut screen) = usually();
+    show(&mut state, &mut screen);
+    for code in [KeyCode::Down, KeyCode::Enter] {
+        handle(&key(code), Some(&mut state), &mut screen);
+    }
+    show(&mut state, &mut screen);
+    let Scope::Row(row) = state.scope() else { panic!("{:?}", state.scope()) };
+    assert_eq!(state.row(row).name, "beta", "the second row");
+}
