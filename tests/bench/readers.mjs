@@ -1,5 +1,5 @@
-// speedscope's own importer and Chromium on what readers.sh has exported.
-import { readFileSync, readdirSync } from "node:fs";
+// speedscope's own importer, Firefox Profiler's own loader if there, and Chromium on what readers.sh has exported.
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { gunzipSync } from "node:zlib";
@@ -46,10 +46,31 @@ assert(readdirSync(release).includes("index.html"));
 }
 server.close();
 
-// Firefox Profiler's processed format: what its loader demands.
-const firefox = JSON.parse(gunzipSync(readFileSync("x.firefox.json.gz")));
+// Firefox Profiler's processed format: what its loader demands, and that loader itself, which brings it up to date.
+const packed = readFileSync("x.firefox.json.gz");
+const firefox = JSON.parse(gunzipSync(packed));
 assert(firefox.meta.preprocessedProfileVersion > 0 && firefox.threads.length > 0);
+const samplesOf = (profile) => profile.threads.reduce((sum, thread) => sum + thread.samples.length, 0);
+assert.equal(samplesOf(firefox), Number(process.argv[2]));
+for (const { frameTable, funcTable, stackTable, samples, stringArray } of firefox.threads) {
+  const within = (column, length) => assert(column.every((at) => at === null || (at >= 0 && at < length)));
+  within(samples.stack, stackTable.length);
+  within(stackTable.frame, frameTable.length);
+  stackTable.prefix.forEach((prefix, at) => assert(prefix === null || prefix < at));
+  within(frameTable.func, funcTable.length);
+  within([...funcTable.name, ...funcTable.fileName], stringArray.length);
+  within(frameTable.category, firefox.meta.categories.length);
+}
 console.log("firefox: processed profile version", firefox.meta.preprocessedProfileVersion, firefox.threads.length, "threads");
+if (existsSync("firefox-loader.mjs")) {
+  const { load } = await import(join(process.cwd(), "firefox-loader.mjs"));
+  const profile = await load(new Uint8Array(packed));
+  assert.equal(samplesOf(profile), Number(process.argv[2]));
+  const lines = (tables) => tables.flatMap(({ frameTable }) => frameTable.line).filter((line) => line > 0).length;
+  const { meta, shared } = profile;
+  console.log("firefox: its own loader makes version", meta.preprocessedProfileVersion, "of it");
+  assert(lines([shared]) >= (lines(firefox.threads) > 0 ? 1 : 0), "lines are kept");
+}
 
 {
   const { page, errors } = await open(`file://${process.cwd()}/x.html`);
