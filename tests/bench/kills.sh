@@ -10,8 +10,9 @@ time=0 none=0 torn=0
 while [ "$time" -lt "$times" ]; do
     time=$((time + 1))
     "$xenoscope" record -F 5000 --max-overhead 0 --duration 60 -o killed.xsr 2>/dev/null &
-    sleep "0.$(shuf -i 05-99 -n 1)"
-    [ $((time % 4)) -ne 0 ] || sleep 1
+    # Most while it writes, some before that.
+    if [ $((time % 10)) -ne 0 ]; then until [ -s killed.xsr ]; do sleep 0.02; done; fi
+    sleep "$(shuf -i 0-1 -n 1).$(shuf -i 00-99 -n 1)"
     kill -9 $!
     wait $! 2>/dev/null || true
     status=0

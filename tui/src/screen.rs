@@ -43,6 +43,17 @@ impl View {
         }
     }
 
+    /// Its title where there is little room.
+    pub(crate) fn short_title(self) -> &'static str {
+        match self {
+            Self::Domains => "dom",
+            Self::Processes => "proc",
+            Self::Functions => "func",
+            Self::Callers => "call",
+            Self::Code | Self::Flame | Self::Log => self.title(),
+        }
+    }
+
     /// The columns that its list can be sorted by.
     pub(crate) fn sorts(self) -> &'static [Sort] {
         match self {

@@ -120,7 +120,7 @@ pub(super) struct NoCode;
 
 impl ReadCode for NoCode {
     fn read(&mut self, _: &CodeWanted) -> Result<Vec<u8>, String> {
-        Err("code is read while it runs, and is not in recordings: these are the addresses alone".into())
+        Err("recordings have no code: these are the addresses alone".into())
     }
 }
 

@@ -23,8 +23,8 @@ use tui::{Ended, Feed, FeedOptions};
 use super::code::LiveCode;
 use crate::{images::Images, sampling::Sampling};
 
-/// How long a sample waits at most until it is shown: four times as often as a file is written.
-const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// How long a sample waits at most until it is shown: ten times as often as a file is written.
+const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
 /// A session that goes on until it is told to end.
 struct Session {

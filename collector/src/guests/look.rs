@@ -171,6 +171,8 @@ impl Worker {
     /// Answers until nobody asks any more, or listens.
     pub(super) fn work(mut self, questions: &Receiver<Question>, answers: &Sender<Answer>) {
         let domain = self.domain;
+        // Ready before it is asked. If that fails, who asks is told.
+        let _ = self.started();
         for question in questions {
             let answer = match question {
                 Question::Kernel(root) => Answer::Kernel { domain, result: self.kernel(root) },
@@ -201,26 +203,30 @@ impl Worker {
         }
     }
 
-    /// Asks the process, which is started if there is none.
     fn ask_in(&mut self, memory: &dyn GuestMemory, about: About) -> Result<Told, String> {
         if self.deaths == MOST_DEATHS {
             return Err(format!("{MOST_DEATHS} processes that looked into it died: it is left alone"));
         }
-        let process = match &mut self.process {
-            Some(process) => process,
-            none => {
-                let started = Process::start(&self.means.command, self.means.callers);
-                none.insert(started.map_err(|error| format!("no process to look into it: {error}"))?)
-            }
-        };
-        process.ask(about, memory, &self.gone).map_err(|error| {
+        let gone = Arc::clone(&self.gone);
+        self.started()?.ask(about, memory, &gone).map_err(|error| {
             let ended = self.process.take().map(Process::end);
-            if self.gone.load(Ordering::Relaxed) {
+            if gone.load(Ordering::Relaxed) {
                 return "it is no more".to_owned();
             }
             self.deaths += 1;
             died(&error, ended)
         })
+    }
+
+    /// The process, which is started if there is none.
+    fn started(&mut self) -> Result<&mut Process, String> {
+        match &mut self.process {
+            Some(process) => Ok(process),
+            none => {
+                let started = Process::start(&self.means.command, self.means.callers);
+                Ok(none.insert(started.map_err(|error| format!("no process to look into it: {error}"))?))
+            }
+        }
     }
 
     fn kernel(&mut self, root: AddressSpaceRoot) -> Result<Option<Box<KernelNames>>, String> {

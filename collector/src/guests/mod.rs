@@ -189,11 +189,12 @@ impl Guests {
         Self { means, tell, answers, guests: HashMap::new() }
     }
 
-    /// Begins to look into a domain that was just seen, if the page tables of its kernel are known without a sample.
+    /// Begins to look into a domain that was just seen: at once if the page tables of its kernel are known without a
+    /// sample. Else all is made ready until there is one.
     pub(crate) fn attach(&mut self, domain: &Domain) {
         let root = self.means.as_ref().and_then(|means| means.memories.root(domain.number, domain.kind));
-        if let Some(root) = root
-            && let Some(guest) = self.guest(domain)
+        if let Some(guest) = self.guest(domain)
+            && let Some(root) = root
             && guest.questions.try_send(Question::Kernel(root)).is_ok()
         {
             guest.kernel = Standing::Asked { at: Instant::now(), awaited: true };

@@ -76,7 +76,7 @@ pub(super) fn callers(state: &State, screen: &mut Screen, theme: Theme, area: Re
     for at in seen {
         let (list, neighbour) = lines[at];
         if shown != Some(list) {
-            table(y, titles[list]).titles(theme, buffer);
+            table(y, titles[list]).titles(None, theme, buffer);
             (y, shown) = (y + 1, Some(list));
         }
         let (name, module, style) = match neighbour.function {
@@ -140,7 +140,7 @@ pub(super) fn instructions(
         body,
         &[right("SELF", 6), left("", bar), right("OFFSET", 7), left("ADDRESS", 18), left("INSTRUCTION", 0)],
     );
-    table.titles(theme, buffer);
+    table.titles(None, theme, buffer);
     let heaviest = lines.iter().map(|line| line.2).max().unwrap_or(0);
     if screen.code_line.key.is_none() && !screen.code_line.moved {
         // Begin at what weighs most.

@@ -48,6 +48,22 @@ fn turned(order: Ordering, reverse: bool) -> Ordering {
     if reverse { order.reverse() } else { order }
 }
 
+/// The title of the column that a list is sorted by.
+fn title_of(view: View, sort: Option<Sort>) -> Option<&'static str> {
+    Some(match (view, sort?) {
+        (View::Domains, Sort::Share) => "WINDOW",
+        (View::Domains, Sort::Name) => "DOMAIN",
+        (View::Processes, Sort::Name) => "PROCESS",
+        (View::Functions, Sort::Share) => "SELF",
+        (View::Functions, Sort::Name) => "FUNCTION",
+        (_, Sort::Share) => "SHARE",
+        (_, Sort::Now) => "NOW",
+        (_, Sort::Total) => "TOTAL",
+        (_, Sort::Change) => "CHANGE",
+        (_, Sort::Name) => return None,
+    })
+}
+
 /// What a column of the domains tells.
 #[derive(Clone, Copy)]
 enum Tells {
@@ -95,9 +111,8 @@ fn domain_columns(width: u16) -> Vec<(Tells, Column)> {
 fn domains(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let (tells, columns): (Vec<Tells>, Vec<Column>) = domain_columns(area.width).into_iter().unzip();
     let table = Table::new(area, &columns);
-    table.titles(theme, buffer);
-
     let (sort, reverse) = screen.sort();
+    table.titles(title_of(View::Domains, sort), theme, buffer);
     let filter = &screen.filter;
     let mut rows: Vec<RowView<'_>> =
         state.rows().filter(|row| filter.is_empty() || row.name.contains(filter.as_str())).collect();
@@ -216,7 +231,8 @@ pub(super) fn processes(state: &State, screen: &mut Screen, theme: Theme, area: 
             left("CONTROL GROUP", 0).only_if(wide),
         ],
     );
-    table.titles(theme, buffer);
+    let (sort, reverse) = screen.sort();
+    table.titles(title_of(screen.view, sort), theme, buffer);
     let row = match screen.scope {
         Scope::Machine => None,
         Scope::Row(row) | Scope::Group(row, _) => Some(row),
@@ -230,7 +246,6 @@ pub(super) fn processes(state: &State, screen: &mut Screen, theme: Theme, area: 
     if groups.is_empty() {
         empty(theme, area, buffer, "nothing ran here in this window");
     }
-    let (sort, reverse) = screen.sort();
     let order = |a: &(GroupId, RowId, Group, Sums), b: &(GroupId, RowId, Group, Sums)| {
         let order = match sort {
             Some(Sort::Name) => (state.group_name(a.2).0, a.0).cmp(&(state.group_name(b.2).0, b.0)),
@@ -297,11 +312,11 @@ fn functions(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffe
             left("FUNCTION", 0),
         ],
     );
-    table.titles(theme, buffer);
+    let (sort, reverse) = if focus { screen.sort() } else { (Some(Sort::Share), false) };
+    table.titles(title_of(View::Functions, sort).filter(|_| focus), theme, buffer);
     let whole = state.in_scope().weight;
     let before = state.in_scope_before();
     let change = |own: u64, was: u64| (before > 0).then(|| part(own, whole) - part(was, before));
-    let (sort, reverse) = if focus { screen.sort() } else { (Some(Sort::Share), false) };
     let mut items: Vec<Item> = state
         .functions()
         .filter(|function| (function.total > 0) && screen.matches.passes(function.id))

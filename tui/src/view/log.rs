@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) fn draw(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let table = Table::new(area, &[right("AT", 9), left("WHAT", 9), left("", 0)]);
-    table.titles(theme, buffer);
+    table.titles(None, theme, buffer);
     let filter = &screen.filter;
     let passes = |entry: &&Entry| filter.is_empty() || entry.text.contains(filter.as_str());
     let entries: Vec<&Entry> = state.log().newest_first().filter(passes).collect();

@@ -62,12 +62,14 @@ pub fn draw(state: Option<&mut State>, screen: &mut Screen, theme: Theme, buffer
 
 /// What the scope is called: untrusted, made harmless.
 fn scope_name(state: &State, scope: Scope, width: usize, theme: Theme) -> String {
-    let row = |id| harmless(state.row(id).name, width / 2, theme);
+    let row = |id, width| harmless(state.row(id).name, width, theme);
     match scope {
         Scope::Machine => "all domains".to_owned(),
-        Scope::Row(id) => row(id),
+        Scope::Row(id) => row(id, width),
         Scope::Group(id, group) => {
-            format!("{} > {}", row(id), harmless(&state.group_name(group).0, width / 2, theme))
+            let row = row(id, width / 2);
+            let rest = width.saturating_sub(row.chars().count() + 3);
+            format!("{row} > {}", harmless(&state.group_name(group).0, rest, theme))
         }
     }
 }

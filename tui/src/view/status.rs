@@ -129,25 +129,33 @@ fn tabs(state: &State, screen: &mut Screen, theme: Theme, buffer: &mut Buffer, y
     let end = area.right();
     let mut x = area.x;
     screen.areas.tabs_line = y;
-    let narrow = area.width < 100;
     for (number, view) in (1..).zip(View::ALL) {
-        let title = match narrow && view != screen.view {
-            true => number.to_string(),
-            false => format!("{number} {}", view.title()),
+        let title = match area.width {
+            // As much as leaves room for what is looked at.
+            0..72 if view != screen.view => number.to_string(),
+            72..100 if view != screen.view => format!("{number} {}", view.short_title()),
+            _ => format!("{number} {}", view.title()),
         };
         let style = if view == screen.view { theme.button() } else { theme.dim() };
         let from = x;
         x = put(buffer, x, y, end, &format!(" {title} "), style);
         screen.areas.tabs.push((from, x, view));
     }
-    let mut said = format!(" {}", scope_name(state, screen.scope, usize::from(end - x) / 2, theme));
-    if !screen.filter.is_empty() && !screen.typing {
-        said += &format!("  /{}", screen.filter);
-    }
+    let room = usize::from(end - x);
+    let filter = match screen.filter.is_empty() || screen.typing {
+        true => String::new(),
+        false => format!("  /{}", screen.filter),
+    };
+    let of_scope = room.saturating_sub(1 + filter.chars().count()).max(room / 2);
+    let mut said = format!(" {}{filter}", scope_name(state, screen.scope, of_scope, theme));
     let (sort, reverse) = screen.sort();
     if let Some(sort) = sort {
         let way = if reverse { ", turned around" } else { "" };
-        said += &format!("  by {}{way}", format!("{sort:?}").to_lowercase());
+        let sorted = format!("  by {}{way}", format!("{sort:?}").to_lowercase());
+        // The title of that column stands out in any case.
+        if said.chars().count() + sorted.len() <= room {
+            said += &sorted;
+        }
     }
     put(buffer, x, y, end, &harmless(&said, usize::from(end.saturating_sub(x)), theme), theme.bold());
 }

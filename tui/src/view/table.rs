@@ -70,10 +70,15 @@ impl Table {
         self.area.y + 1
     }
 
-    pub(super) fn titles(&self, theme: Theme, buffer: &mut Buffer) {
+    /// The titles; that of the column that the rows are sorted by stands out.
+    pub(super) fn titles(&self, sorted: Option<&str>, theme: Theme, buffer: &mut Buffer) {
         for &(column, x, width) in &self.columns {
             let place = Rect { x, y: self.area.y, width, height: 1 };
-            put_in(buffer, place, column.title, column.align, theme.title());
+            let style = match sorted == Some(column.title) {
+                true => theme.title().patch(theme.button()),
+                false => theme.title(),
+            };
+            put_in(buffer, place, column.title, column.align, style);
         }
     }
 
