@@ -157,3 +157,22 @@ fn flame_graphs_go_where_they_are_told() {
     files.sort();
     assert_eq!(files, ["Domain-0.svg", "hypervisor.svg", "we__31mb.svg"]);
 }
+
+#[test]
+fn what_nobody_could_see_is_not_drawn() {
+    let folder = folder();
+    let replay = ["top", "--replay", "xenoscope.xsr"];
+    let output = xenoscope(folder.path(), &replay);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "xenoscope: error: standard output is not a terminal; --once prints a report instead\n"
+    );
+    let output = command(folder.path(), &replay).env("TERM", "dumb").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("TERM=dumb"), "{}", stderr(&output));
+    assert!(
+        stdout(&xenoscope(folder.path(), &["top", "--replay", "xenoscope.xsr", "--once"]))
+            .contains("Domains")
+    );
+}

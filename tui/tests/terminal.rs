@@ -103,9 +103,13 @@ struct Session {
 
 impl Session {
     fn start() -> Self {
+        Self::with(&recording(), &[])
+    }
+
+    fn with(recording: &[u8], arguments: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("alpha.xsr");
-        std::fs::write(&file, recording()).unwrap();
+        std::fs::write(&file, recording).unwrap();
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
@@ -118,6 +122,7 @@ impl Session {
         let stdio = || Stdio::from(other.try_clone().unwrap());
         let child = Command::new(example())
             .arg(&file)
+            .args(arguments)
             .current_dir(folder.path())
             .envs([("TERM", "xterm-256color"), ("LANG", "C.UTF-8")])
             .env_remove("NO_COLOR")
@@ -294,4 +299,42 @@ fn a_window_is_written() {
     assert_eq!(samples, 100);
     let svg = std::fs::read_to_string(session.folder.path().join("xenoscope-top-1.svg")).unwrap();
     assert!(svg.contains("spin"));
+}
+
+/// Of a recorder that is no more, the last word stays.
+#[test]
+fn a_recording_without_an_end_is_told() {
+    let whole = recording();
+    let mut session = Session::with(&whole[..whole.len() - 8], &[]);
+    session.wait_for("it was cut");
+    session.wait_for("spin");
+    session.press("q");
+    assert!(session.is_given_back().success());
+}
+
+#[test]
+fn a_recorder_that_is_silent_is_told_and_so_is_that_it_goes_on() {
+    let whole = recording();
+    let cut = whole.len() - 8;
+    let mut session = Session::with(&whole[..cut], &["follow"]);
+    session.wait_for("spin");
+    session.wait_for("nothing new for");
+    let file = session.folder.path().join("alpha.xsr");
+    let mut growing = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+    growing.write_all(&whole[cut..]).unwrap();
+    session.wait_for("the recording ends here");
+    session.press("q");
+    assert!(session.is_given_back().success());
+}
+
+#[test]
+fn a_followed_file_that_is_cut_is_told() {
+    let whole = recording();
+    let mut session = Session::with(&whole[..whole.len() - 8], &["follow"]);
+    session.wait_for("spin");
+    let file = session.folder.path().join("alpha.xsr");
+    std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(16).unwrap();
+    session.wait_for("alpha.xsr was cut");
+    session.press("q");
+    assert!(session.is_given_back().success());
 }
