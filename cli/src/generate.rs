@@ -1,11 +1,16 @@
 //! `xenoscope generate`: what belongs to a package of this program, made from its own arguments.
 
-use std::{fs, io, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Command, CommandFactory};
 
-use crate::Cli;
+use crate::{Cli, report};
 
 /// Write completions for a shell, or the manual pages
 #[derive(Debug, clap::Args)]
@@ -37,7 +42,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut command = Cli::command();
     match args.what {
         What::Completions { shell } => {
-            clap_complete::generate(shell, &mut command, "xenoscope", &mut io::stdout());
+            // It takes a pipe that is closed for a reason to panic.
+            let mut completions = Vec::new();
+            clap_complete::generate(shell, &mut command, "xenoscope", &mut completions);
+            return report::finish(io::stdout().write_all(&completions));
         }
         What::Man { output_dir } => {
             command.build();
