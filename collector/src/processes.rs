@@ -27,8 +27,9 @@ pub(crate) struct Processes {
     /// The life that each process leads now.
     lives: HashMap<Slot, Life>,
     files: Files,
-    /// What tells of their frames.
+    /// What tells of their frames, if callers are wanted.
     images: Images,
+    callers: bool,
     /// Lives that ended since they were last asked for.
     ended: Vec<ProcessId>,
     /// Guests' processes of which it is not known yet from when on they were there.
@@ -110,6 +111,11 @@ pub(crate) struct Whose {
 }
 
 impl Processes {
+    /// None so far; `callers` tells whether those of samples are wanted.
+    pub(crate) fn new(callers: bool) -> Self {
+        Self { callers, ..Self::default() }
+    }
+
     /// The handle of a process that was sampled, at an instruction if that is known; without a key, of all that is not
     /// known of a domain's processes.
     pub(crate) fn sampled<W: Write>(
@@ -364,7 +370,7 @@ impl Processes {
         std::mem::take(&mut self.ended)
     }
 
-    /// Reads an image that a process has mapped: its functions, and how callers of theirs are found.
+    /// Reads an image that a process has mapped: its functions, and how callers of theirs are found, if they are wanted.
     pub(crate) fn read_image(
         &mut self,
         pid: u32,
@@ -374,7 +380,7 @@ impl Processes {
     ) {
         let file = self.files.known.iter().find(|(_, id)| **id == image).map(|(file, _)| file);
         let opened = file.and_then(|file| sampling.open(pid, file));
-        if let Some(file) = &opened {
+        if let Some(file) = opened.as_ref().filter(|_| self.callers) {
             self.images.read(image, file);
         }
         symbolizer.set_content(image, opened.and_then(|file| load_linked(file).ok()));

@@ -148,6 +148,7 @@ pub fn record<W: Sink>(
     // The hypervisor's books from the moment on at which sampling began: nothing else comes before this.
     let (states, idle) = (hypervisor.domains()?, hypervisor.idle_ns()?);
     let header = header(host, options, &*sampling);
+    let wants_callers = options.request.call_graph != CallGraph::Off;
     let mut session = Session {
         cpus: sampling.cpus(),
         clock: Clock { origin, started: sampling.started() },
@@ -156,15 +157,11 @@ pub fn record<W: Sink>(
         drained: sampling.started(),
         namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
         callers: Callers::default(),
-        wants_callers: options.request.call_graph != CallGraph::Off,
+        wants_callers,
         keeps_stacks: options.keep_stacks,
         domains: Domains::new(options.filter.clone()),
-        processes: Processes::default(),
-        guests: Guests::new(
-            hypervisor.memories(),
-            options.look_into_guests.as_ref(),
-            options.request.call_graph != CallGraph::Off,
-        ),
+        processes: Processes::new(wants_callers),
+        guests: Guests::new(hypervisor.memories(), options.look_into_guests.as_ref(), wants_callers),
         named_by_user: HashSet::new(),
         ready: VecDeque::new(),
         sequences: Sequences::default(),

@@ -20,12 +20,17 @@ use profile::{
     recording::{End, EndReason, Header, Host, MAX_DEPTH, Note, RecordingError, Writer},
 };
 
+use crate::perf_file;
+
 /// A `perf.data` could not be taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// It is something else, or damaged.
     #[error("the perf.data can't be read")]
     Perf(#[from] linux_perf_data::Error),
+    /// What it says of itself can't be.
+    #[error("the perf.data is damaged: {0}")]
+    Damaged(&'static str),
     /// Part of it is not what it should be.
     #[error("a record of the perf.data can't be read")]
     Record(#[source] io::Error),
@@ -66,6 +71,7 @@ pub fn import_perf<R: Read + Seek, W: Write>(
     guest_kernel: KernelSymbols<'_>,
     sink: W,
 ) -> Result<(Imported, W), ImportError> {
+    perf_file::check(&mut input)?;
     let first = Survey::of(&mut input)?;
     input.seek(SeekFrom::Start(0)).map_err(ImportError::Record)?;
     let PerfFileReader { mut perf_file, mut record_iter } = PerfFileReader::parse_file(&mut input)?;

@@ -12,6 +12,7 @@ mod firefox;
 mod folded;
 mod import;
 mod parquet;
+mod perf_file;
 mod place;
 mod pprof;
 mod script;

@@ -315,8 +315,8 @@ fn receive_rest(from: &mut impl Read, length: [u8; 4]) -> io::Result<Vec<u8>> {
     if length > LONGEST {
         return Err(io::Error::other("a message is longer than any"));
     }
-    // Not allocated on its word alone, beyond what pages take.
-    let mut bytes = Vec::with_capacity(length.min(MOST_PAGES * (1 + PAGE)));
+    // Not allocated on its word alone.
+    let mut bytes = Vec::new();
     from.take(length as u64).read_to_end(&mut bytes)?;
     if bytes.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

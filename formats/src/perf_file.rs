@@ -1,0 +1,191 @@
+//! The sections of a `perf.data`, looked at before anything allocates on their word
+//! (tools/perf/Documentation/perf.data-file-format.txt).
+
+use std::io::{Read, Seek, SeekFrom};
+
+use crate::ImportError;
+
+/// Sizes of the header, of the smallest `struct perf_event_attr`, and of what tells where a section is.
+const HEADER: usize = 104;
+const SMALLEST_ATTRIBUTE: u64 = 64;
+const SECTION: u64 = 16;
+
+/// The feature whose section describes the events (`HEADER_EVENT_DESC`).
+const EVENT_DESC: u32 = 12;
+
+/// Checks that a `perf.data` has all that its header, its features and its events say that it has. Leaves `input` at its
+/// beginning.
+pub(crate) fn check(input: &mut (impl Read + Seek)) -> Result<(), ImportError> {
+    let length = input.seek(SeekFrom::End(0)).map_err(ImportError::Record)?;
+    let mut file = File { input, length, big_endian: false };
+    let header = file.read(0, HEADER as u64)?;
+    file.big_endian = match &header[..8] {
+        b"PERFILE2" => false,
+        b"2ELIFREP" => true,
+        _ => return Err(ImportError::Damaged("it does not begin as one")),
+    };
+    let number = |index: usize| file.u64(&header[index * 8..]);
+    let [
+        _,
+        _,
+        attribute_size,
+        attributes_at,
+        attributes,
+        data_at,
+        data,
+        types_at,
+        types,
+        features,
+        others @ ..,
+    ] = std::array::from_fn::<u64, 13, _>(number);
+    if others != [0; 3] {
+        return Err(ImportError::Damaged("it has features that are not perf's"));
+    }
+    if !(SMALLEST_ATTRIBUTE..=length).contains(&attribute_size) {
+        return Err(ImportError::Damaged("its events are of no size that events have"));
+    }
+    file.has(attributes_at, attributes)?;
+    file.has(data_at, data)?;
+    for entry in file.read(types_at, types)?.chunks_exact((attribute_size.saturating_add(SECTION)) as usize) {
+        let ids = &entry[attribute_size as usize..];
+        file.has(file.u64(ids), file.u64(&ids[8..]))?;
+    }
+    // One behind the other, so that together they are no larger than the file.
+    let table = file.read(data_at + data, u64::from(features.count_ones()) * SECTION)?;
+    let mut together = 0;
+    for (feature, place) in (0..u64::BITS).filter(|bit| features >> bit & 1 == 1).zip(table.chunks_exact(16))
+    {
+        let (at, size) = (file.u64(place), file.u64(&place[8..]));
+        file.has(at, size)?;
+        together += size;
+        if together > file.length {
+            return Err(ImportError::Damaged("its features overlap"));
+        }
+        if feature == EVENT_DESC {
+            let section = file.read(at, size)?;
+            file.check_events(&section)?;
+        }
+    }
+    file.input.rewind().map_err(ImportError::Record)
+}
+
+struct File<'a, R> {
+    input: &'a mut R,
+    length: u64,
+    big_endian: bool,
+}
+
+impl<R: Read + Seek> File<'_, R> {
+    fn has(&self, at: u64, size: u64) -> Result<(), ImportError> {
+        match at.checked_add(size).is_some_and(|end| end <= self.length) {
+            true => Ok(()),
+            false => Err(ImportError::Damaged("a section is not in it")),
+        }
+    }
+
+    fn read(&mut self, at: u64, size: u64) -> Result<Vec<u8>, ImportError> {
+        self.has(at, size)?;
+        let mut bytes = vec![0; size as usize];
+        let read = self.input.seek(SeekFrom::Start(at)).and_then(|_| self.input.read_exact(&mut bytes));
+        read.map_err(ImportError::Record)?;
+        Ok(bytes)
+    }
+
+    /// The number that the first eight bytes are.
+    fn u64(&self, bytes: &[u8]) -> u64 {
+        let bytes = bytes[..8].try_into().expect("eight bytes are eight bytes");
+        if self.big_endian { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) }
+    }
+
+    /// Takes a number off.
+    fn take_u32(&self, rest: &mut &[u8]) -> Result<u64, ImportError> {
+        let (bytes, after) = rest.split_first_chunk().ok_or(CUT)?;
+        *rest = after;
+        Ok(u64::from(if self.big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) }))
+    }
+
+    /// Descriptions of events: how many and how large, then each with the count of its ids, its name, and its ids.
+    fn check_events(&self, section: &[u8]) -> Result<(), ImportError> {
+        let mut rest = section;
+        let count = self.take_u32(&mut rest)?;
+        let size = self.take_u32(&mut rest)?;
+        if count > rest.len() as u64 / size.max(SMALLEST_ATTRIBUTE) {
+            return Err(CUT);
+        }
+        for _ in 0..count {
+            skip(&mut rest, size)?;
+            let ids = self.take_u32(&mut rest)?;
+            let name = self.take_u32(&mut rest)?;
+            skip(&mut rest, name)?;
+            skip(&mut rest, ids * 8)?;
+        }
+        Ok(())
+    }
+}
+
+const CUT: ImportError = ImportError::Damaged("descriptions of its events are cut off");
+
+fn skip(rest: &mut &[u8], bytes: u64) -> Result<(), ImportError> {
+    *rest = usize::try_from(bytes).ok().and_then(|bytes| rest.get(bytes..)).ok_or(CUT)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    const EVENTS_AT: u64 = 184;
+
+    /// A file with one event: the header, its attribute, no samples, the table of features, the description of the event.
+    fn file(events: &[u32]) -> Vec<u8> {
+        let size = events.len() as u64 * 4;
+        let numbers = [104, 64, 104, 64, 168, 0, 0, 0, 1 << EVENT_DESC, 0, 0, 0].into_iter();
+        let numbers = numbers.chain([0; 8]).chain([EVENTS_AT, size]);
+        let numbers = numbers.flat_map(u64::to_le_bytes);
+        b"PERFILE2"
+            .iter()
+            .copied()
+            .chain(numbers)
+            .chain(events.iter().flat_map(|n| n.to_le_bytes()))
+            .collect()
+    }
+
+    /// An event without a name and with one id.
+    fn whole() -> Vec<u8> {
+        let event = [[1, 64].as_slice(), &[0; 16], &[1, 0], &[7, 0]].concat();
+        file(&event)
+    }
+
+    fn told(file: Vec<u8>) -> Option<String> {
+        check(&mut Cursor::new(file)).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_whole_is_taken() {
+        assert_eq!(told(whole()), None);
+        let mut input = Cursor::new(whole());
+        check(&mut input).unwrap();
+        assert_eq!(input.position(), 0);
+    }
+
+    #[test]
+    fn what_says_more_of_itself_than_there_is_is_refused() {
+        assert_eq!(told(Vec::new()).unwrap(), "the perf.data is damaged: a section is not in it");
+        // Every number of the header and of the table, one after the other, but the header's size and the set of features.
+        for at in (16..EVENTS_AT as usize).step_by(8).filter(|at| *at != 72 && !(104..168).contains(at)) {
+            for number in [u64::MAX, 1 << 62, 4096] {
+                let mut file = whole();
+                file[at..at + 8].copy_from_slice(&number.to_le_bytes());
+                assert!(told(file).is_some_and(|told| told.contains("damaged")), "{number} at {at}");
+            }
+        }
+        for at in [0, 18, 19] {
+            let mut file = whole();
+            let at = EVENTS_AT as usize + 4 * at;
+            file[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+            assert!(told(file).unwrap().contains("cut off"), "at {at}");
+        }
+    }
+}
