@@ -151,7 +151,7 @@ impl KernelSurvey {
             release: found.release.clone(),
             build_id: found.build_id.as_deref().map(symbolizer::hexadecimal),
             slide: found.slide,
-            symbols: found.symbols.len() + found.loaded.len(),
+            symbols: found.all_symbols as usize + found.loaded.len(),
             modules: found.modules as usize,
         }
     }

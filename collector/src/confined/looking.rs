@@ -198,6 +198,7 @@ impl Known {
             build_id: kernel.build_id().map(<[u8]>::to_vec),
             slide: kernel.slide(),
             modules: self.modules.len() as u32,
+            all_symbols: kernel.symbols().len() as u32,
             symbols,
             loaded: self.loaded_symbols(look),
             callers: if wants_callers { callers(kernel, look) } else { Vec::new() },
@@ -206,9 +207,17 @@ impl Known {
         }
     }
 
+    /// Those of its code; of the others, which are more, only where code ends. They are in the order of their addresses.
     fn own_symbols(&self) -> Symbols {
         let mut symbols = Symbols::default();
-        add(&mut symbols, self.kernel.symbols());
+        let mut behind_code = false;
+        for symbol in self.kernel.symbols().iter() {
+            let is_code = matches!(symbol.kind, 't' | 'T' | 'w' | 'W');
+            if is_code || behind_code {
+                symbols.push(symbol.address.0, symbol.kind, if is_code { symbol.name } else { "" });
+            }
+            behind_code = is_code;
+        }
         symbols
     }
 

@@ -14,6 +14,12 @@ use unwind::{FrameTable, OrcTable};
 /// Larger than what a kernel with the most symbols has to say.
 const LONGEST: usize = 256 << 20;
 
+/// What a message's length takes before it.
+const LENGTH: usize = 4;
+
+/// What most messages fit into: a page, or the numbers of a thousand.
+const USUAL: usize = 8 << 10;
+
 /// Pages that are asked for at once, at the most.
 pub(crate) const MOST_PAGES: usize = 256;
 
@@ -86,7 +92,9 @@ pub(crate) struct FoundKernel {
     pub(crate) build_id: Option<Vec<u8>>,
     pub(crate) slide: Option<u64>,
     pub(crate) modules: u32,
-    /// Its own; none if it is not new, or they were not asked for.
+    /// How many symbols it has, those of its modules left out.
+    pub(crate) all_symbols: u32,
+    /// Its functions, and where what is between them begins; none if it is not new, or they were not asked for.
     pub(crate) symbols: Symbols,
     /// Those of its modules and of the code that it generated.
     pub(crate) loaded: Symbols,
@@ -285,53 +293,64 @@ impl FoundImage {
 }
 
 pub(crate) fn send(mut to: impl Write, message: &impl Serialize) -> io::Result<()> {
-    let bytes = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
-    send_framed(&mut to, bytes)
+    let mut bytes = postcard::to_extend(message, vec![0; LENGTH]).map_err(io::Error::other)?;
+    send_framed(&mut to, &mut bytes)
 }
 
-fn send_framed(to: &mut impl Write, mut bytes: Vec<u8>) -> io::Result<()> {
-    let length = (bytes.len() - 4) as u32;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    to.write_all(&bytes)
+fn send_framed(to: &mut impl Write, bytes: &mut [u8]) -> io::Result<()> {
+    let length = (bytes.len() - LENGTH) as u32;
+    bytes[..LENGTH].copy_from_slice(&length.to_le_bytes());
+    to.write_all(bytes)
 }
 
 /// The next message; none where the other side has gone away between two.
-pub(crate) fn receive_or_end<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Option<T>> {
-    let mut length = [0; 4];
-    match from.read(&mut length)? {
-        0 => return Ok(None),
-        read => from.read_exact(&mut length[read..])?,
-    }
-    let bytes = receive_rest(&mut from, length)?;
-    postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other)
+pub(crate) fn receive_or_end<T: DeserializeOwned>(from: impl Read) -> io::Result<Option<T>> {
+    let Some(bytes) = receive_framed(from)? else { return Ok(None) };
+    postcard::from_bytes(&bytes[LENGTH..]).map(Some).map_err(io::Error::other)
 }
 
 pub(crate) fn receive<T: DeserializeOwned>(from: impl Read) -> io::Result<T> {
     receive_or_end(from)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-fn receive_rest(from: &mut impl Read, length: [u8; 4]) -> io::Result<Vec<u8>> {
-    let length = u32::from_le_bytes(length) as usize;
-    if length > LONGEST {
-        return Err(io::Error::other("a message is longer than any"));
+/// A message behind its length. Both sides take turns, so that nothing follows it, and a small one comes by one system
+/// call: on dom0, each of those costs a way through the hypervisor.
+fn receive_framed(mut from: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0; USUAL];
+    let (mut read, mut end) = (0, LENGTH);
+    while read < end {
+        // Not allocated on its word alone.
+        if read == bytes.len() {
+            bytes.resize(end.min(2 * read), 0);
+        }
+        match from.read(&mut bytes[read..]) {
+            Ok(0) if read == 0 => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if let Some(length) = bytes[..read].first_chunk::<LENGTH>() {
+            end = LENGTH + u32::from_le_bytes(*length) as usize;
+        }
+        if end > LENGTH + LONGEST || read > end {
+            return Err(io::Error::other("a message is longer than any, or than it says"));
+        }
     }
-    // Not allocated on its word alone.
-    let mut bytes = Vec::new();
-    from.take(length as u64).read_to_end(&mut bytes)?;
-    if bytes.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(bytes)
+    bytes.truncate(end);
+    Ok(Some(bytes))
 }
 
 /// Answers [`Said::Wants`]: for each page a byte that says whether it is there, and if so its content. `read` fills it.
+/// `bytes` is room to do this in.
 pub(crate) fn send_pages(
     mut to: impl Write,
+    bytes: &mut Vec<u8>,
     pages: &[u64],
     mut read: impl FnMut(u64, &mut [u8]) -> bool,
 ) -> io::Result<()> {
-    let mut bytes = vec![0; 4];
-    bytes.reserve(pages.len() * (1 + PAGE));
+    bytes.clear();
+    bytes.resize(LENGTH, 0);
     for &page in pages {
         let at = bytes.len();
         bytes.resize(at + 1 + PAGE, 0);
@@ -343,22 +362,71 @@ pub(crate) fn send_pages(
     send_framed(&mut to, bytes)
 }
 
-/// Takes what [`send_pages`] sends, and tells of each page that was asked for.
-pub(crate) fn receive_pages(
-    mut from: impl Read,
-    pages: &[u64],
-    mut each: impl FnMut(u64, Option<&[u8]>),
-) -> io::Result<()> {
-    let mut length = [0; 4];
-    from.read_exact(&mut length)?;
-    let bytes = receive_rest(&mut from, length)?;
-    let mut rest = &bytes[..];
-    for &page in pages {
-        let damaged = || io::Error::other("pages that were sent are cut off");
-        let (&there, content) = rest.split_first().ok_or_else(damaged)?;
-        let (content, after) = content.split_at_checked(PAGE * usize::from(there)).ok_or_else(damaged)?;
-        each(page, (there == 1).then_some(content));
-        rest = after;
+/// What [`send_pages`] sent.
+pub(crate) struct SentPages(Vec<u8>);
+
+impl SentPages {
+    pub(crate) fn receive(from: impl Read) -> io::Result<Self> {
+        Ok(Self(receive_framed(from)?.ok_or(io::ErrorKind::UnexpectedEof)?))
     }
-    Ok(())
+
+    /// Where each of the pages is that were asked for; none where the guest has none.
+    pub(crate) fn places(&self, pages: usize) -> io::Result<Vec<Option<usize>>> {
+        let mut at = LENGTH;
+        let mut place = || {
+            let there = *self.0.get(at)? == 1;
+            let content = at + 1;
+            at = content + PAGE * usize::from(there);
+            (at <= self.0.len()).then_some(there.then_some(content))
+        };
+        let places = (0..pages).map(|_| place()).collect::<Option<_>>();
+        places.ok_or_else(|| io::Error::other("pages that were sent are cut off"))
+    }
+
+    /// The content of a page at one of these places.
+    pub(crate) fn page(&self, place: usize) -> &[u8] {
+        &self.0[place..place + PAGE]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives what it has in pieces of so many bytes.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let most = self.1.min(bytes.len());
+            self.0.read(&mut bytes[..most])
+        }
+    }
+
+    fn sent(message: &Vec<u64>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        send(&mut bytes, message).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn messages_arrive_whole_in_whatever_pieces() {
+        for message in [vec![], vec![1, 2, 3], (0..100_000).collect()] {
+            let bytes = sent(&message);
+            for piece in [1, 3, 4096, usize::MAX] {
+                assert_eq!(receive::<Vec<u64>>(Pieces(&bytes, piece)).unwrap(), message);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_more_than_a_message_is_an_error() {
+        let bytes = sent(&vec![1, 2, 3]);
+        assert!(receive_or_end::<Vec<u64>>(&bytes[..0]).unwrap().is_none());
+        for length in 1..bytes.len() {
+            assert!(receive_or_end::<Vec<u64>>(&bytes[..length]).is_err(), "{length}");
+        }
+        assert!(receive::<Vec<u64>>(&[&bytes[..], &[0]].concat()[..]).is_err());
+        assert!(receive::<Vec<u64>>(&[0xff; 100][..]).is_err());
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use guest::{Frames, GuestMemory, GuestPhysical, Missing};
 
-use super::messages::{MOST_PAGES, PAGE, PageNumbers, Said, receive_pages, send};
+use super::messages::{MOST_PAGES, PAGE, PageNumbers, Said, SentPages, send};
 
 /// Pages that are remembered at the most: 64 MiB.
 const MOST_REMEMBERED: usize = 16 << 10;
@@ -18,9 +18,21 @@ const MOST_REMEMBERED: usize = 16 << 10;
 pub(super) struct Pages {
     socket: Rc<UnixStream>,
     numbers: PageNumbers,
-    pages: RefCell<HashMap<u64, Option<Box<[u8]>>>>,
+    pages: RefCell<HashMap<u64, Option<Place>>>,
     /// Whether nobody answers any more.
     broken: Cell<bool>,
+}
+
+/// Where a page is: what came together stays together.
+struct Place {
+    sent: Rc<SentPages>,
+    at: usize,
+}
+
+impl Place {
+    fn content(&self) -> &[u8] {
+        self.sent.page(self.at)
+    }
 }
 
 impl Pages {
@@ -43,9 +55,11 @@ impl Pages {
             }
             let asked = send(&*self.socket, &Said::Wants(wanted.to_vec()));
             let answered = asked.and_then(|()| {
-                receive_pages(&*self.socket, wanted, |page, content| {
-                    known.insert(page, content.map(Box::from));
-                })
+                let sent = Rc::new(SentPages::receive(&*self.socket)?);
+                let places = sent.places(wanted.len())?;
+                let place = |at| Place { sent: sent.clone(), at };
+                known.extend(wanted.iter().zip(places).map(|(&page, at)| (page, at.map(place))));
+                Ok(())
             });
             self.broken.set(answered.is_err());
         }
@@ -73,7 +87,7 @@ impl GuestMemory for Pages {
         let mut at = address.0;
         let mut rest = bytes;
         while !rest.is_empty() {
-            let page = pages.get(&page_of(at)).and_then(Option::as_ref).ok_or(missing)?;
+            let page = pages.get(&page_of(at)).and_then(Option::as_ref).ok_or(missing)?.content();
             let within = at as usize % PAGE;
             let (piece, after) = rest.split_at_mut((PAGE - within).min(rest.len()));
             piece.copy_from_slice(&page[within..within + piece.len()]);

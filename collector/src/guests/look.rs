@@ -15,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -32,6 +33,9 @@ use crate::confined::messages::{
 
 /// A guest whose process died so often is left alone.
 const MOST_DEATHS: u32 = 3;
+
+/// A domain's memory is let go of after this time: what is mapped of one that dies keeps it from going away.
+const MEMORY_AGE: Duration = Duration::from_millis(500);
 
 pub(super) enum Question {
     /// Which kernel runs under these page tables?
@@ -133,6 +137,8 @@ pub(super) struct Worker {
     kind: DomainKind,
     gone: Arc<AtomicBool>,
     process: Option<Process>,
+    /// The guest's memory while one look follows another, and since when.
+    memory: Option<(Instant, Box<dyn GuestMemory>)>,
     deaths: u32,
     /// Files of dom0's that were handed out.
     read: HashSet<(String, Image)>,
@@ -162,6 +168,7 @@ impl Worker {
             kind,
             gone,
             process: None,
+            memory: None,
             deaths: 0,
             read: HashSet::new(),
             names: [domain.name.clone(), number.to_string()],
@@ -173,7 +180,7 @@ impl Worker {
         let domain = self.domain;
         // Ready before it is asked. If that fails, who asks is told.
         let _ = self.started();
-        for question in questions {
+        while let Some(question) = self.next(questions) {
             let answer = match question {
                 Question::Kernel(root) => Answer::Kernel { domain, result: self.kernel(root) },
                 Question::Process { root, until, known } => match self.owner(root, known) {
@@ -188,10 +195,25 @@ impl Worker {
         }
     }
 
+    /// The next question. What is mapped of the guest stays so for the next look only if that begins at once, and not for
+    /// long.
+    fn next(&mut self, questions: &Receiver<Question>) -> Option<Question> {
+        self.memory.take_if(|(opened, _)| opened.elapsed() > MEMORY_AGE || self.gone.load(Ordering::Relaxed));
+        if let Ok(question) = questions.try_recv() {
+            return Some(question);
+        }
+        self.memory = None;
+        questions.recv().ok()
+    }
+
     /// Asks about the guest.
     fn ask(&mut self, about: About) -> Result<Told, String> {
-        let memory = self.means.memories.open(self.number, self.kind);
-        self.ask_in(&*memory.ok_or("its memory can't be looked into")?, about)
+        let memories = self.means.memories.clone();
+        let open = || Some((Instant::now(), memories.open(self.number, self.kind)?));
+        let memory = self.memory.take().or_else(open).ok_or("its memory can't be looked into")?;
+        let told = self.ask_in(&*memory.1, about);
+        self.memory = Some(memory);
+        told
     }
 
     /// Asks about what is in a file, which may be a guest's: it is not parsed here either.
@@ -349,7 +371,7 @@ const CONFUSED: &str = "the process that looks into it said what it was not aske
 fn died(error: &io::Error, ended: Option<io::Result<std::process::ExitStatus>>) -> String {
     let signal = ended.and_then(|status| status.ok()?.signal());
     match (error.kind(), signal) {
-        (io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock, _) => {
+        (io::ErrorKind::TimedOut, _) => {
             "the process that looked into it took longer than it may, and was ended".to_owned()
         }
         (_, Some(libc::SIGSYS)) => {

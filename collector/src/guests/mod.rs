@@ -211,9 +211,9 @@ impl Guests {
         Some(self.guests.entry(domain.id).or_insert_with(|| {
             let (questions, asked) = bounded(QUEUE);
             let gone = Arc::new(AtomicBool::new(false));
-            let worker = Worker::new(means.clone(), domain, gone.clone());
-            let tell = self.tell.clone();
-            thread::spawn(move || worker.work(&asked, &tell));
+            let (means, domain, tell) = (means.clone(), domain.clone(), self.tell.clone());
+            let is_gone = gone.clone();
+            thread::spawn(move || Worker::new(means, &domain, is_gone).work(&asked, &tell));
             Guest {
                 questions,
                 gone,

@@ -18,11 +18,16 @@ use crate::confined::messages::{
 /// For how long an answer is waited for: longer than a look may take by the process's own clock.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// How often it is looked meanwhile whether that time is over.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// A process that is asked about one guest.
 pub(crate) struct Process {
     child: Child,
     socket: UnixStream,
     patience: Duration,
+    /// What pages are sent from: memory that is taken anew each time costs more than the pages.
+    room: Vec<u8>,
     /// Whether it is asked how callers are found, too.
     callers: bool,
 }
@@ -32,15 +37,19 @@ impl Process {
     pub(crate) fn start(command: &[OsString], callers: bool) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
         let (socket, its) = UnixStream::pair()?;
+        socket.set_read_timeout(Some(GLANCE))?;
+        socket.set_write_timeout(Some(GLANCE))?;
         let child = Command::new(program)
             .args(arguments)
             .env_clear()
+            // Giving back memory of an arena of another thread than the first, glibc opens a file, which it must not.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(OwnedFd::from(its))
             .stdout(Stdio::null())
             // What it would say there is the guest's word.
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { child, socket, patience: PATIENCE, callers })
+        Ok(Self { child, socket, patience: PATIENCE, room: Vec::new(), callers })
     }
 
     /// Asks, and reads the guest's pages for it until it answers; none of them once the guest is gone.
@@ -65,7 +74,7 @@ impl Process {
                     if !gone.load(Ordering::Relaxed) {
                         memory.announce(&places);
                     }
-                    send_pages(&mut socket, &pages, |page, bytes| {
+                    send_pages(&mut socket, &mut self.room, &pages, |page, bytes| {
                         let there = |place| memory.read(place, bytes).is_ok();
                         !gone.load(Ordering::Relaxed) && place(page).is_some_and(there)
                     })?;
@@ -92,30 +101,35 @@ impl Drop for Process {
     }
 }
 
-/// A socket that is given up at some moment, however little comes in between.
+/// A socket that is given up within [`GLANCE`] of some moment, however little comes in between.
 struct Timed<'a> {
     socket: &'a UnixStream,
     deadline: Instant,
 }
 
 impl Timed<'_> {
-    fn left(&self) -> io::Result<Option<Duration>> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    fn until_deadline(&self, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        loop {
+            if Instant::now() >= self.deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match attempt() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
     }
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(self.left()?)?;
-        self.socket.read(bytes)
+        self.until_deadline(|| (&mut &*self.socket).read(bytes))
     }
 }
 
 impl Write for Timed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(self.left()?)?;
-        self.socket.write(bytes)
+        self.until_deadline(|| (&mut &*self.socket).write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -128,6 +142,7 @@ mod tests {
     use std::{env, fs, os::unix::process::ExitStatusExt};
 
     use guest::{Kernel, Limits, Look};
+    use symbolizer::SymbolTable;
 
     use super::*;
     use crate::{
@@ -167,10 +182,15 @@ mod tests {
         };
         assert_eq!((found.is_new, &*found.release), (true, kernel.release()));
         assert_eq!(found.slide, kernel.slide());
-        let symbols: Vec<_> = found.symbols.iter().map(|row| (row.0, row.1, row.2)).collect();
-        let expected: Vec<_> =
-            kernel.symbols().iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name)).collect();
-        assert_eq!(symbols, expected);
+        assert_eq!(found.all_symbols as usize, kernel.symbols().len());
+        let all = kernel.symbols().iter().map(|symbol| (symbol.address.0, symbol.kind, symbol.name, None));
+        let all = SymbolTable::from_rows(all).unwrap();
+        let table = SymbolTable::from_rows(found.symbols.iter()).unwrap();
+        for symbol in kernel.symbols().iter() {
+            for address in [symbol.address.0 - 1, symbol.address.0, symbol.address.0 + 5] {
+                assert_eq!(table.lookup(address), all.lookup(address), "{address:#x}");
+            }
+        }
         let again = ask(&mut process, &linux.ram, About::Kernel(linux.cr3)).unwrap();
         assert!(matches!(again, Answer::SameKernel), "{again:?}");
 
@@ -222,7 +242,7 @@ mod tests {
         let mut process = Process::start(&["sleep", "1000"].map(OsString::from), false).unwrap();
         process.patience = Duration::from_millis(50);
         let error = ask(&mut process, &linux.ram, About::Everything).unwrap_err();
-        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
         assert_eq!(process.end().unwrap().signal(), Some(libc::SIGKILL));
     }
 
