@@ -19,7 +19,9 @@
 #define PAGE 4096
 /* After the first round, the kernel gives out none below 300. */
 #define NUMBERS "304"
+#ifndef LIFE_MS
 #define LIFE_MS 3000
+#endif
 
 static void must(int done, const char *what)
 {

@@ -36,7 +36,7 @@ impl Emulator {
         let qemu = find("usr/bin/qemu-system-x86_64")?;
         let libraries = folder.join("libraries");
         fs::create_dir(&libraries)?;
-        for (name, path) in libraries::needed(&packages, std::slice::from_ref(&qemu))? {
+        for (name, path) in libraries::needed(|places| packages.find(places), std::slice::from_ref(&qemu))? {
             symlink(path, libraries.join(name))?;
         }
         let mut program: Vec<OsString> = vec![

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::cache::Cache;
 use crate::command;
+use crate::libraries;
 use crate::tree::Tree;
 
 /// A file of a scenario.
@@ -26,8 +27,8 @@ pub struct FileEntry {
 enum Source {
     /// A file, or a folder with all that is in it.
     Copied { from: PathBuf },
-    /// A program, linked statically so that it runs in any domain.
-    Compiled { program: PathBuf, flags: Vec<String> },
+    /// A program.
+    Compiled { program: PathBuf, flags: Vec<String>, linked: Linked, strip: bool },
 }
 
 /// A file as the scenario writes it down.
@@ -38,6 +39,10 @@ struct Written {
     cc: Option<PathBuf>,
     #[serde(default)]
     cflags: Vec<String>,
+    #[serde(default)]
+    shared: bool,
+    #[serde(default)]
+    strip: bool,
     to: String,
 }
 
@@ -45,14 +50,18 @@ impl TryFrom<Written> for FileEntry {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { from, cc, cflags, to } = written;
+        let Written { from, cc, cflags, shared, strip, to } = written;
         if !to.starts_with('/') {
             return Err(format!("`to`: {to:?} is not an absolute path"));
         }
+        let linked = if shared { Linked::Shared } else { Linked::Static };
         let source = match (from, cc) {
-            (Some(from), None) if cflags.is_empty() => Source::Copied { from },
-            (Some(_), None) => return Err("`cflags` go with `cc`".to_owned()),
-            (None, Some(program)) => Source::Compiled { program, flags: cflags },
+            (Some(from), None) if cflags.is_empty() && !shared && !strip => Source::Copied { from },
+            (Some(_), None) => return Err("`cflags`, `shared` and `strip` go with `cc`".to_owned()),
+            (None, Some(program)) if shared && extension(&program) == "go" => {
+                return Err("programs in Go are linked statically".to_owned());
+            }
+            (None, Some(program)) => Source::Compiled { program, flags: cflags, linked, strip },
             _ => return Err("a file has either `from` or `cc`".to_owned()),
         };
         Ok(FileEntry { source, to })
@@ -62,7 +71,8 @@ impl TryFrom<Written> for FileEntry {
 /// A C program of the lab's own.
 pub(crate) fn program_entry(program: &str, flags: &[&str], to: &str) -> FileEntry {
     let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-    FileEntry { source: Source::Compiled { program: program.into(), flags }, to: to.to_owned() }
+    let source = Source::Compiled { program: program.into(), flags, linked: Linked::Static, strip: false };
+    FileEntry { source, to: to.to_owned() }
 }
 
 /// Adds the files to a tree; their paths on this machine start from `folder`.
@@ -70,9 +80,19 @@ pub(crate) fn add_to(tree: &mut Tree, entries: &[FileEntry], folder: &Path, cach
     for entry in entries {
         match &entry.source {
             Source::Copied { from } => copy(tree, &folder.join(from), &entry.to)?,
-            Source::Compiled { program, flags } => {
-                let binary = compile(&folder.join(program), &STATIC, flags, cache)?;
+            Source::Compiled { program, flags, linked, strip } => {
+                let mut binary = compile(&folder.join(program), *linked, flags, cache)?;
+                if *strip {
+                    binary = stripped(&binary)?;
+                }
                 tree.file(&entry.to, 0o755, fs::read(&binary)?);
+                if *linked == Linked::Shared {
+                    // Those of the machine that it was linked on.
+                    let on_this_machine = |places: &[&str]| {
+                        places.iter().map(|place| Path::new("/").join(place)).find(|place| place.exists())
+                    };
+                    libraries::add_to(tree, on_this_machine, &[binary])?;
+                }
             }
         }
     }
@@ -99,19 +119,31 @@ fn copy(tree: &mut Tree, from: &Path, to: &str) -> Result<()> {
 /// Compiles a program as the lab does for the domains that it runs in, and gives its file.
 pub fn compiled(program: &Path, flags: &[&str]) -> Result<PathBuf> {
     let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-    compile(program, &STATIC, &flags, &Cache::open()?)
+    compile(program, Linked::Static, &flags, &Cache::open()?)
 }
 
 /// Compiles a plugin of QEMU's.
 pub(crate) fn plugin(source: &Path, cache: &Cache) -> Result<PathBuf> {
-    compile(source, &["-shared", "-fPIC", "-fvisibility=hidden"], &[], cache)
+    compile(source, Linked::Plugin, &[], cache)
 }
 
-/// For a program in C that runs in any domain.
-const STATIC: [&str; 3] = ["-static", "-fno-pie", "-no-pie"];
+/// What a compiler is to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Linked {
+    /// A program that runs in any domain.
+    Static,
+    /// A program that lies anywhere, with shared libraries.
+    Shared,
+    /// What a program in C loads.
+    Plugin,
+}
 
-/// Compiles a program once for each source and set of flags. C is linked as is said, other languages statically.
-fn compile(program: &Path, linked: &[&str], flags: &[String], cache: &Cache) -> Result<PathBuf> {
+fn extension(program: &Path) -> &str {
+    program.extension().and_then(OsStr::to_str).unwrap_or_default()
+}
+
+/// Compiles a program once for each source and set of flags.
+fn compile(program: &Path, linked: Linked, flags: &[String], cache: &Cache) -> Result<PathBuf> {
     let source = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let mut hasher = DefaultHasher::new();
     (&source, linked, flags).hash(&mut hasher);
@@ -122,10 +154,10 @@ fn compile(program: &Path, linked: &[&str], flags: &[String], cache: &Cache) -> 
     }
     // Under another name first: a compiler that is interrupted must not leave half a program in the cache.
     let unfinished = binary.with_extension("new");
-    let (mut compiler, mends) = match program.extension().and_then(OsStr::to_str) {
-        Some("cc") => (cpp(), "apt-get install g++"),
-        Some("rs") => (rust(), "rustup toolchain install stable"),
-        Some("go") => (go(cache)?, "apt-get install golang-go"),
+    let (mut compiler, mends) = match extension(program) {
+        "cc" => (cpp(linked), "apt-get install g++"),
+        "rs" => (rust(linked), "rustup toolchain install stable"),
+        "go" => (go(cache)?, "apt-get install golang-go"),
         _ => (c(linked), "apt-get install gcc libc6-dev"),
     };
     compiler.args(flags).arg("-o").arg(&unfinished).arg(program);
@@ -142,23 +174,44 @@ fn compile(program: &Path, linked: &[&str], flags: &[String], cache: &Cache) -> 
     Ok(binary)
 }
 
-fn c(linked: &[&str]) -> Command {
+/// The same program, with the same build id, without its symbols.
+fn stripped(binary: &Path) -> Result<PathBuf> {
+    let stripped = binary.with_extension("stripped");
+    if !stripped.exists() {
+        let unfinished = binary.with_extension("new");
+        let mut strip = Command::new("strip");
+        command::stdout(strip.arg("-o").arg(&unfinished).arg(binary), "apt-get install binutils")?;
+        fs::rename(&unfinished, &stripped)?;
+    }
+    Ok(stripped)
+}
+
+fn c(linked: Linked) -> Command {
     let mut cc = Command::new("cc");
-    cc.args(["-std=gnu11", "-O2", "-g", "-Wall"]).args(linked);
+    cc.args(["-std=gnu11", "-O2", "-g", "-Wall"]);
+    cc.args(match linked {
+        Linked::Static => &["-static", "-fno-pie", "-no-pie"][..],
+        Linked::Shared => &["-fPIE", "-pie"],
+        Linked::Plugin => &["-shared", "-fPIC", "-fvisibility=hidden"],
+    });
     cc.args(["-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer"]);
     cc
 }
 
-fn cpp() -> Command {
+fn cpp(linked: Linked) -> Command {
     let mut cpp = Command::new("c++");
-    cpp.args(["-std=c++17", "-O2", "-Wall", "-static"]);
+    cpp.args(["-std=c++17", "-O2", "-Wall"]);
+    cpp.args(if linked == Linked::Static { &["-static"][..] } else { &["-fPIE", "-pie"] });
     cpp
 }
 
 /// What it brings along of debugging information is large.
-fn rust() -> Command {
+fn rust(linked: Linked) -> Command {
     let mut rustc = Command::new("rustc");
-    rustc.args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-Cstrip=debuginfo"]);
+    rustc.args(["--edition=2024", "-O", "-Cstrip=debuginfo"]);
+    if linked == Linked::Static {
+        rustc.arg("-Ctarget-feature=+crt-static");
+    }
     rustc
 }
 

@@ -63,10 +63,7 @@ impl Base<'_> {
         tree.character_device("/dev/console", 5, 1);
         self.kernel.add_modules(&mut tree, self.modules)?;
         let programs = add(&mut tree)?;
-        for (name, library) in libraries::needed(self.packages, &programs)? {
-            let folder = if name == libraries::LOADER { "/lib64" } else { "/lib/x86_64-linux-gnu" };
-            tree.file(&format!("{folder}/{name}"), 0o755, fs::read(library)?);
-        }
+        libraries::add_to(&mut tree, |places| self.packages.find(places), &programs)?;
         let unfinished = path.with_extension("new");
         tree.write_cpio(BufWriter::new(File::create(&unfinished)?))?;
         fs::rename(&unfinished, &path)?;
@@ -118,7 +115,8 @@ pub(crate) fn add_guest(
     images: &mut Images,
     folder: &Path,
 ) -> Result<Option<String>> {
-    let set = PackageSet::fetch(cache, scenario.hypervisor.release, std::slice::from_ref(&guest.kernel))?;
+    let release = guest.release.unwrap_or(scenario.hypervisor.release);
+    let set = PackageSet::fetch(cache, release, std::slice::from_ref(&guest.kernel))?;
     let kernel = Kernel::find(&set)?;
     for package in set.packages {
         if !images.packages.contains(&package) {

@@ -174,6 +174,8 @@ pub struct Guest {
     /// The Debian package that its kernel is taken from.
     #[serde(default = "cloud_kernel")]
     pub kernel: String,
+    /// The Debian release of that package; the hypervisor's if none is given.
+    pub release: Option<Release>,
     /// What is added to its kernel's command line.
     #[serde(default)]
     pub kernel_args: String,

@@ -186,10 +186,7 @@ fn build(guest: &PlainGuest, cache: &Cache, out: &Path) -> Result<()> {
 
     let (openssl, sleep) = (program("openssl")?, program("sleep")?);
     let mut tree = Tree::default();
-    for (name, path) in libraries::needed(&packages, &[openssl.clone(), sleep.clone()])? {
-        let folder = if name == libraries::LOADER { "/lib64" } else { "/lib/x86_64-linux-gnu" };
-        tree.file(&format!("{folder}/{name}"), 0o755, fs::read(path)?);
-    }
+    libraries::add_to(&mut tree, |places| packages.find(places), &[openssl.clone(), sleep.clone()])?;
     tree.file("/usr/bin/openssl", 0o755, fs::read(openssl)?);
     tree.file("/bin/sleep", 0o755, fs::read(sleep)?);
     disk::make_ext4(&tree, &out.join("disk"))?;

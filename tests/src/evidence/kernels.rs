@@ -1,6 +1,6 @@
 //! Are the samples in a guest's kernel named by its own list of symbols, wherever it lies?
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use profile::{CodeAddress, Mode};
 
@@ -9,16 +9,28 @@ use super::{figures, host::Host, observed::Observed, symbols};
 /// What kernels are called as images.
 const KERNEL: &str = "vmlinux";
 
-/// Fails unless 99 % of a guest's kernel samples, from the first named one on, are named, all of them in its kernel by
-/// functions that begin there by its own `list`. The guest tells where its kernel is as `kernel text ADDRESS`. Returns how
-/// far it is moved.
-pub fn assert_named(host: &Host, observed: &Observed, guest: &str, list: &str) -> u64 {
+/// What was found of a kernel.
+pub struct Named {
+    /// How far it is moved from where it is linked.
+    pub slide: u64,
+    /// Samples in its modules, by the module.
+    pub in_modules: BTreeMap<String, usize>,
+}
+
+/// Fails unless 99 % of a guest's kernel samples, from the first named one on, are named, all of them by functions that
+/// begin there: in its kernel by its own `list`, in modules by the lines `module symbol …` that it says, each as in
+/// /proc/kallsyms. It tells where its kernel is as `kernel text ADDRESS`.
+pub fn assert_named(host: &Host, observed: &Observed, guest: &str, list: &str) -> Named {
     let listed = symbols::places(list);
+    let console = host.text(format!("console/{guest}.log"));
+    let loaded = symbols::places_in_modules(
+        console.lines().filter_map(|line| line.trim().strip_prefix("module symbol ")),
+    );
     let told = host.told(guest, "kernel text ");
     let text = u64::from_str_radix(told.split(' ').next().unwrap(), 16).unwrap();
     let slide = text.wrapping_sub(listed["_text"][0]);
     let samples = observed.once_named(observed.domain(guest), Mode::Kernel);
-    let (mut named, mut wrong) = (0, BTreeSet::new());
+    let (mut named, mut wrong, mut in_modules) = (0, BTreeSet::new(), BTreeMap::<String, usize>::new());
     for sample in &samples {
         let Some(function) = observed.function(sample) else { continue };
         named += 1;
@@ -26,17 +38,29 @@ pub fn assert_named(host: &Host, observed: &Observed, guest: &str, list: &str) -
         let CodeAddress::InstructionPointer(address) = frame.address else {
             panic!("a sample has an instruction pointer")
         };
-        let start = address.wrapping_sub(frame.offset.0).wrapping_sub(slide);
-        // The list is without modules.
-        let right = listed.get(function).is_some_and(|places| places.contains(&start));
-        if !right && observed.module(sample) == Some(KERNEL) {
-            wrong.insert((function, start));
+        let start = address.wrapping_sub(frame.offset.0);
+        let right = match observed.module(sample) {
+            Some(KERNEL) => {
+                listed.get(function).is_some_and(|places| places.contains(&start.wrapping_sub(slide)))
+            }
+            Some(module) => {
+                *in_modules.entry(module.to_owned()).or_default() += 1;
+                // What kernels generate while they run is not among their modules.
+                loaded.get(module).is_none_or(|symbols| symbols.contains(&(start, function)))
+            }
+            None => false,
+        };
+        if !right {
+            wrong.insert((observed.module(sample), function, start));
         }
     }
     assert!(wrong.is_empty(), "{guest}: not in its own list: {wrong:x?}");
     let all = samples.len();
-    figures::figure(format_args!("{guest}, kernel samples named"), format_args!("{named} of {all}"));
+    figures::figure(
+        format_args!("{guest}, kernel samples named, moved by {slide:#x}"),
+        format_args!("{named} of {all}, in modules {in_modules:?}"),
+    );
     assert!(all > 100, "{guest}: {all} kernel samples");
     assert!(f64::from(named) >= 0.99 * all as f64, "{guest}: {named} of {all}");
-    slide
+    Named { slide, in_modules }
 }

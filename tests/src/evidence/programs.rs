@@ -7,23 +7,35 @@ use std::{
     path::PathBuf,
 };
 
-use profile::{CodeAddress, Frame, Mode, Sample, Space};
+use profile::{CodeAddress, Frame, Mode, Sample, Space, Time};
 
-use super::{figures, host::Host, observed::Observed, symbols::Functions};
+use super::{figures, host::Host, observed::Observed, reuse, symbols::Functions};
+
+/// Where the symbols of an image are, for comparison.
+pub enum Symbols {
+    /// All that this file has are in reach of whoever names functions.
+    All(PathBuf),
+    /// Of what this file has, some may be out of reach.
+    Some(PathBuf),
+    /// There are none in reach.
+    None,
+}
 
 /// Fails unless the user samples of these processes, which the guest tells of as `process NAME PID`, have the right process
-/// and lie in what it has mapped, each in a function that is there, if there is one. `file` is where all symbols of an
-/// image are that can be had; there may be none.
+/// and lie in what it has mapped, each in a function that is there, if there is one in reach; and unless 99 % of all user
+/// samples of the guest lie in what their processes have mapped, once all of these are known, but for processes that come
+/// and go (`reuse`). `file` tells where an image's symbols are.
 pub fn assert_named(
     host: &Host,
     observed: &Observed,
     guest: &str,
     programs: &[&str],
-    file: impl Fn(&str) -> Option<PathBuf>,
+    file: impl Fn(&str) -> Symbols,
 ) {
     let tables = &observed.recorded.tables;
     let domain = observed.domain(guest);
     let (mut all, mut located, mut named) = (0, 0, 0);
+    let mut known = Time(0);
     for program in programs {
         let pid = host.told(guest, &format!("process {program} ")).parse::<u32>().unwrap();
         let of_program = |sample: &&Sample| {
@@ -41,6 +53,7 @@ pub fn assert_named(
                 images.entry(image).or_default().push(frame);
             }
         }
+        known = known.max(own[0].time);
         all += own.len();
         for (image, frames) in images {
             located += frames.len();
@@ -48,11 +61,19 @@ pub fn assert_named(
             named += in_function;
             let what = format!("{guest}, {program}, {image}");
             println!("{what}: {in_function} of {} samples named", frames.len());
-            match file(image) {
-                Some(path) => assert_right(&what, &Functions::of(&path), &frames, |frame| {
-                    frame.function.map(|name| tables.name(name))
-                }),
-                None => assert!(image.starts_with('[') || in_function == 0, "{what}: names from nowhere"),
+            let (path, all) = match file(image) {
+                Symbols::All(path) => (path, true),
+                Symbols::Some(path) => (path, false),
+                Symbols::None => {
+                    assert!(image.starts_with('[') || in_function == 0, "{what}: names from nowhere");
+                    continue;
+                }
+            };
+            let functions = Functions::of(&path);
+            assert_right(&what, &functions, &frames, |frame| frame.function.map(|name| tables.name(name)));
+            let missed = |frame: &&&Frame| frame.function.is_none() && functions.at(frame.offset.0).is_some();
+            if all && let Some(frame) = frames.iter().find(missed) {
+                panic!("{what}: {:#x} is in {:?}", frame.offset.0, functions.at(frame.offset.0));
             }
         }
     }
@@ -61,10 +82,17 @@ pub fn assert_named(
         format_args!("{located} and {named} of {all}"),
     );
     assert!(located as f64 >= 0.99 * all as f64, "{guest}: {located} of {all}");
+
+    let lasting = |sample: &&Sample| reuse::whose(observed.frame(sample)).is_none();
+    let user = observed.samples_of(domain).filter(|sample| sample.mode == Mode::User && sample.time >= known);
+    let user: Vec<&Sample> = user.filter(lasting).collect();
+    let (located, all) = (user.iter().filter(|sample| observed.module(sample).is_some()).count(), user.len());
+    figures::figure(format_args!("{guest}, all user samples located"), format_args!("{located} of {all}"));
+    assert!(located as f64 >= 0.99 * all as f64, "{guest}: {located} of {all}");
 }
 
-/// Fails unless an image lies somewhere in the process where each of the frames is in the function that it is said to be
-/// in, and what has no name lies in none.
+/// Fails unless an image lies somewhere in the process where each of the frames that have a name is in the function that
+/// it is said to be in.
 fn assert_right<'a>(
     what: &str,
     functions: &Functions,
@@ -76,11 +104,7 @@ fn assert_right<'a>(
         let CodeAddress::InstructionPointer(address) = frame.address else {
             panic!("a sample has an instruction pointer")
         };
-        let Some(name) = name(frame) else {
-            let missed = functions.at(frame.offset.0);
-            assert!(missed.is_none(), "{what}: {:#x} is in {missed:?}", frame.offset.0);
-            continue;
-        };
+        let Some(name) = name(frame) else { continue };
         let start = address.wrapping_sub(frame.offset.0);
         let whole_pages = |slide: &u64| slide.is_multiple_of(4096);
         let slides = functions.starts(name).map(|linked| start.wrapping_sub(linked)).filter(whole_pages);

@@ -3,13 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use profile::{Mode, ProcessId};
+use profile::{Frame, Mode, ProcessId};
 
 use super::{figures, observed::Observed};
 
 /// Where the processes of each name work: a page for each number.
 const PLACES: [(&str, u64); 2] = [("first", 0x1_0000_0000), ("second", 0x2_0000_0000)];
 const PAGES: u64 = 1 << 16;
+
+/// The name and the number of the process that works at a place, if it is one of these processes.
+pub fn whose(frame: &Frame) -> Option<(&'static str, u32)> {
+    let address = frame.address.raw();
+    let page = |base: u64| address.checked_sub(base).map(|within| within >> 12).filter(|page| *page < PAGES);
+    PLACES.iter().find_map(|&(name, base)| Some((name, page(base)? as u32)))
+}
 
 /// Fails if one of the samples of such processes in a guest is another's, or if there are few. Between two looks at page
 /// tables that change hands it may be that nobody can tell whose a sample is; in the emulator, where a look takes a second,
@@ -19,11 +26,7 @@ pub fn assert_right(observed: &Observed, guest: &str) {
     let mut lives: BTreeMap<(&str, u32), BTreeSet<ProcessId>> = BTreeMap::new();
     let (mut right, mut untold) = (0, 0);
     for sample in observed.samples_of(observed.domain(guest)).filter(|sample| sample.mode == Mode::User) {
-        let address = observed.frame(sample).address.raw();
-        let page =
-            |base: u64| address.checked_sub(base).map(|within| within >> 12).filter(|page| *page < PAGES);
-        let truth = PLACES.iter().find_map(|&(name, base)| Some((name, page(base)? as u32)));
-        let Some((name, pid)) = truth else { continue };
+        let Some((name, pid)) = whose(observed.frame(sample)) else { continue };
         let process = tables.process(sample.process.expect("user samples have a process"));
         if process.pid.is_none() {
             untold += 1;

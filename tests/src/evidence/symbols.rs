@@ -26,6 +26,20 @@ pub fn places(text: &str) -> BTreeMap<&str, Vec<u64>> {
     places
 }
 
+/// Where lines as /proc/kallsyms has them, `address kind name [module]`, have each module's symbols.
+pub fn places_in_modules<'a>(
+    lines: impl Iterator<Item = &'a str>,
+) -> BTreeMap<&'a str, BTreeSet<(u64, &'a str)>> {
+    let mut places = BTreeMap::<_, BTreeSet<_>>::new();
+    for line in lines {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[address, _, name, module] = &*words else { panic!("not a module's symbol: {line}") };
+        let module = module.trim_matches(['[', ']']);
+        places.entry(module).or_default().insert((u64::from_str_radix(address, 16).unwrap(), name));
+    }
+    places
+}
+
 /// The functions of an ELF file where it is linked to run.
 pub struct Functions {
     /// All symbols, by their names as they are shown.

@@ -5,7 +5,9 @@
 
 use crate::{
     host::{Booted, Host, host},
-    kernels, programs, reuse,
+    kernels,
+    programs::{self, Symbols},
+    reuse,
 };
 
 static BOOTED: Booted = Booted::new();
@@ -23,7 +25,7 @@ fn kernels_are_named_by_their_own_symbols_wherever_they_lie() {
     let list = names().text("symbols/kallsyms");
     let observed = names().observed("names.xsr");
     observed.assert_balanced();
-    let slides = GUESTS.map(|guest| kernels::assert_named(names(), &observed, guest, &list));
+    let slides = GUESTS.map(|guest| kernels::assert_named(names(), &observed, guest, &list).slide);
     assert!(slides[0] != slides[1] && slides.iter().any(|slide| *slide != 0), "{slides:x?}");
 }
 
@@ -33,7 +35,7 @@ fn processes_of_alike_guests_are_told_apart() {
     let observed = names().observed("names.xsr");
     for guest in GUESTS {
         programs::assert_named(names(), &observed, guest, &["hot", "syscalls"], |program| {
-            Some(names().path(format!("symbols/{program}")))
+            Symbols::All(names().path(format!("symbols/{program}")))
         });
     }
 }

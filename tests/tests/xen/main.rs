@@ -29,4 +29,4 @@ mod top;
 // What they are answered with.
 mod consoles;
 
-use lab::evidence::{bootstrap, figures, host, observed, programs, report, symbols};
+use lab::evidence::{bootstrap, figures, host, kernels, observed, programs, report, reuse, symbols};

@@ -3,50 +3,94 @@
 //! In the emulator looking into a guest takes seconds, a hundred times what it takes elsewhere: what is judged are the
 //! samples from the first named one on.
 
-use std::collections::BTreeSet;
+use std::path::Path;
 
-use profile::Mode;
+use lab::Scenario;
+use serde_json::Value;
 
 use crate::{
     figures,
-    host::{Booted, Host, host},
-    programs, symbols,
+    host::Host,
+    kernels::{self, Named},
+    observed::Observed,
+    programs::{self, Symbols},
+    reuse,
 };
 
-static BOOTED: Booted = Booted::new();
+/// Stripped; what was stripped off is in the store of symbols.
+const STRIPPED: &str = "bare";
 
-const GUESTS: [&str; 2] = ["alpha", "gamma"];
+/// Runs the scenario with one of its guests, and judges the names of its kernel, which is of some release, and of these
+/// programs.
+fn assert_named(guest: &str, release: &str, programs: &[&str]) -> Named {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/names.toml");
+    let mut scenario = Scenario::load(&path).unwrap();
+    scenario.guests.retain(|other| other.name.get_ref() == guest);
+    let host = Host::run(&format!("names-{guest}"), &scenario).unwrap();
+    host.step("record").ended(0);
+    let observed = host.observed("names.xsr");
+    observed.assert_balanced();
+    assert_named_early(&observed, guest);
 
-fn names() -> &'static Host {
-    host(&BOOTED, "names")
+    let survey = survey(&host, guest);
+    let named = kernels::assert_named(&host, &observed, guest, &host.text("symbols/kallsyms"));
+    let kernel = &survey["kernel"];
+    assert!(kernel["release"].as_str().unwrap().starts_with(release), "{kernel}");
+    assert_eq!(kernel["slide"], format!("{:#x}", named.slide));
+
+    let files = survey["files"].as_array().unwrap();
+    programs::assert_named(&host, &observed, guest, programs, |image| {
+        let path = host.path(format!("symbols/{image}"));
+        let is_it = |file: &&Value| file["path"].as_str().unwrap().rsplit('/').next() == Some(image);
+        match files.iter().find(is_it) {
+            _ if image == STRIPPED => Symbols::All(path),
+            Some(file) if file["named"] == "all" => Symbols::All(path),
+            Some(_) => Symbols::Some(path),
+            None => Symbols::None,
+        }
+    });
+    reuse::assert_right(&observed, guest);
+    named
+}
+
+/// What `domains --verbose` tells of a guest's memory.
+fn survey(host: &Host, guest: &str) -> Value {
+    let told: Value = serde_json::from_str(&host.step("look").ended(0).stdout).unwrap();
+    let mut rows = told["domains"].as_array().unwrap().iter();
+    rows.find(|row| row["name"] == guest).unwrap()["survey"].clone()
+}
+
+/// Fails if half of a guest's samples are older than the first that has a name.
+fn assert_named_early(observed: &Observed, guest: &str) {
+    let samples: Vec<_> = observed.samples_of(observed.domain(guest)).collect();
+    let first = samples.iter().position(|sample| observed.function(sample).is_some()).expect("a name");
+    let seconds = |index: usize| observed.since_start(samples[index]) as f64 / 1e9;
+    figures::figure(
+        format_args!("{guest}, the first sample with a name"),
+        format_args!(
+            "{:.2} s after the first, which {first} of {} precede",
+            seconds(first) - seconds(0),
+            samples.len()
+        ),
+    );
+    assert!(first < samples.len() / 2, "{guest}: {first} samples are before the first name");
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn kernels_are_named_by_their_own_symbols() {
-    names().step("record").ended(0);
-    let observed = names().observed("names.xsr");
-    for guest in GUESTS {
-        let domain = observed.domain(guest);
-        let listed = symbols::listed(&names().text(format!("symbols/{guest}.kallsyms")));
-        let samples = observed.once_named(domain, Mode::Kernel);
-        let named: Vec<&str> = samples.iter().filter_map(|sample| observed.function(sample)).collect();
-        let strange: BTreeSet<&&str> = named.iter().filter(|name| !listed.contains(**name)).collect();
-        assert!(strange.is_empty(), "{guest}: not in its own list: {strange:?}");
-        let (named, all) = (named.len(), samples.len());
-        figures::figure(format_args!("{guest}, kernel samples named"), format_args!("{named} of {all}"));
-        assert!(all > 100, "{guest}: {all} kernel samples");
-        assert!(named as f64 >= 0.99 * all as f64, "{guest}: {named} of {all}");
-    }
+fn a_paravirtualized_guest_with_a_module_and_a_stripped_program() {
+    let named = assert_named("alpha", "5.10.", &["hot", "syscalls", "cpp", "bare"]);
+    assert!(named.in_modules.get("overlay").is_some_and(|samples| *samples > 10), "{:?}", named.in_modules);
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn processes_have_their_numbers_names_and_functions() {
-    let observed = names().observed("names.xsr");
-    for guest in GUESTS {
-        programs::assert_named(names(), &observed, guest, &["hot", "syscalls"], |program| {
-            Some(names().path(format!("symbols/{guest}.{program}")))
-        });
-    }
+fn long_a_guest_with_a_device_model_whose_kernel_lies_where_it_likes_and_whose_root_is_a_disk() {
+    assert_named("eta", "6.1.", &["hot", "syscalls", "cpp"]);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test"]
+fn long_a_hardware_guest_whose_kernel_has_page_tables_of_its_own() {
+    assert_named("gamma", "6.12.", &["syscalls", "rust", "go"]);
 }
