@@ -10,7 +10,9 @@ const HEADER: usize = 104;
 const SMALLEST_ATTRIBUTE: u64 = 64;
 const SECTION: u64 = 16;
 
-/// The feature whose section describes the events (`HEADER_EVENT_DESC`).
+/// The features whose sections are counts, and what they count: the words of the command (`HEADER_CMDLINE`), the events
+/// (`HEADER_EVENT_DESC`).
+const CMDLINE: u32 = 11;
 const EVENT_DESC: u32 = 12;
 
 /// Checks that a `perf.data` has all that its header, its features and its events say that it has. Leaves `input` at its
@@ -61,9 +63,16 @@ pub(crate) fn check(input: &mut (impl Read + Seek)) -> Result<(), ImportError> {
         if together > file.length {
             return Err(ImportError::Damaged("its features overlap"));
         }
-        if feature == EVENT_DESC {
-            let section = file.read(at, size)?;
-            file.check_events(&section)?;
+        match feature {
+            CMDLINE => {
+                let words = file.read(at, size)?;
+                file.check_words(&words)?;
+            }
+            EVENT_DESC => {
+                let events = file.read(at, size)?;
+                file.check_events(&events)?;
+            }
+            _ => {}
         }
     }
     file.input.rewind().map_err(ImportError::Record)
@@ -104,6 +113,16 @@ impl<R: Read + Seek> File<'_, R> {
         Ok(u64::from(if self.big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) }))
     }
 
+    /// Words: how many, then each with its length.
+    fn check_words(&self, section: &[u8]) -> Result<(), ImportError> {
+        let mut rest = section;
+        let count = self.take_u32(&mut rest)?;
+        if count > rest.len() as u64 / 4 {
+            return Err(CUT);
+        }
+        Ok(())
+    }
+
     /// Descriptions of events: how many and how large, then each with the count of its ids, its name, and its ids.
     fn check_events(&self, section: &[u8]) -> Result<(), ImportError> {
         let mut rest = section;
@@ -123,7 +142,7 @@ impl<R: Read + Seek> File<'_, R> {
     }
 }
 
-const CUT: ImportError = ImportError::Damaged("descriptions of its events are cut off");
+const CUT: ImportError = ImportError::Damaged("what its features list is cut off");
 
 fn skip(rest: &mut &[u8], bytes: u64) -> Result<(), ImportError> {
     *rest = usize::try_from(bytes).ok().and_then(|bytes| rest.get(bytes..)).ok_or(CUT)?;
@@ -158,6 +177,13 @@ mod tests {
         file(&event)
     }
 
+    /// The same with the words of a command instead.
+    fn of_command(words: &[u32]) -> Vec<u8> {
+        let mut file = file(words);
+        file[72..80].copy_from_slice(&(1u64 << CMDLINE).to_le_bytes());
+        file
+    }
+
     fn told(file: Vec<u8>) -> Option<String> {
         check(&mut Cursor::new(file)).err().map(|error| error.to_string())
     }
@@ -181,6 +207,8 @@ mod tests {
                 assert!(told(file).is_some_and(|told| told.contains("damaged")), "{number} at {at}");
             }
         }
+        assert_eq!(told(of_command(&[1, 0])), None);
+        assert!(told(of_command(&[u32::MAX, 0])).unwrap().contains("cut off"));
         for at in [0, 18, 19] {
             let mut file = whole();
             let at = EVENTS_AT as usize + 4 * at;
