@@ -93,7 +93,7 @@ pub fn import_perf<R: Read + Seek, W: Write>(
     import.introduce(&first);
     while let Some(record) = record_iter.next_record(&mut perf_file)? {
         let PerfFileRecord::EventRecord { attr_index, record } = record else { continue };
-        let parsed = record.parse().map_err(ImportError::Record)?;
+        let parsed = perf_file::parse(&record)?;
         import.take(attr_index, parsed)?;
     }
     import.finish(&first)
@@ -115,7 +115,7 @@ impl Survey {
         let PerfFileReader { mut perf_file, mut record_iter } = PerfFileReader::parse_file(input)?;
         while let Some(record) = record_iter.next_record(&mut perf_file)? {
             let PerfFileRecord::EventRecord { record, .. } = record else { continue };
-            match record.parse().map_err(ImportError::Record)? {
+            match perf_file::parse(&record)? {
                 EventRecord::Sample(sample) => survey.sample(&sample),
                 EventRecord::Comm(comm) => {
                     let name = String::from_utf8_lossy(&comm.name.as_slice()).into_owned();

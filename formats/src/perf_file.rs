@@ -1,7 +1,9 @@
-//! The sections of a `perf.data`, looked at before anything allocates on their word
-//! (tools/perf/Documentation/perf.data-file-format.txt).
+//! The sections of a `perf.data`, and what its records say of their length, looked at before anything allocates or counts on
+//! their word (tools/perf/Documentation/perf.data-file-format.txt).
 
 use std::io::{Read, Seek, SeekFrom};
+
+use linux_perf_data::linux_perf_event_reader::{EventRecord, RawEventRecord, RecordType};
 
 use crate::ImportError;
 
@@ -76,6 +78,21 @@ pub(crate) fn check(input: &mut (impl Read + Seek)) -> Result<(), ImportError> {
         }
     }
     file.input.rewind().map_err(ImportError::Record)
+}
+
+/// A record with what it holds.
+pub(crate) fn parse<'a>(record: &RawEventRecord<'a>) -> Result<EventRecord<'a>, ImportError> {
+    /// In a mapping that has its file's build id (perf_event_open(2)): the flag, where its length is, and the longest.
+    const HAS_BUILD_ID: u16 = 1 << 14;
+    const LENGTH_AT: usize = 32;
+    const LONGEST: u8 = 20;
+    if record.record_type == RecordType::MMAP2 && record.misc & HAS_BUILD_ID != 0 {
+        let length = record.data.get(LENGTH_AT..LENGTH_AT + 1);
+        if length.is_none_or(|length| length.as_slice()[0] > LONGEST) {
+            return Err(ImportError::Damaged("a build id is longer than any"));
+        }
+    }
+    record.parse().map_err(ImportError::Record)
 }
 
 struct File<'a, R> {
@@ -159,22 +176,26 @@ mod tests {
 
     /// A file with one event: the header, its attribute, no samples, the table of features, the description of the event.
     fn file(events: &[u32]) -> Vec<u8> {
-        let size = events.len() as u64 * 4;
-        let numbers = [104, 64, 104, 64, 168, 0, 0, 0, 1 << EVENT_DESC, 0, 0, 0].into_iter();
-        let numbers = numbers.chain([0; 8]).chain([EVENTS_AT, size]);
-        let numbers = numbers.flat_map(u64::to_le_bytes);
-        b"PERFILE2"
-            .iter()
-            .copied()
-            .chain(numbers)
-            .chain(events.iter().flat_map(|n| n.to_le_bytes()))
-            .collect()
+        with_records(&[], events)
+    }
+
+    fn with_records(records: &[u8], events: &[u32]) -> Vec<u8> {
+        let (at, size) = (EVENTS_AT + records.len() as u64, events.len() as u64 * 4);
+        let header = [104, 64, 104, 64, 168, records.len() as u64, 0, 0, 1 << EVENT_DESC, 0, 0, 0];
+        let bytes =
+            |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let events = events.iter().flat_map(|number| number.to_le_bytes()).collect();
+        [b"PERFILE2".to_vec(), bytes(&header), vec![0; 64], records.to_vec(), bytes(&[at, size]), events]
+            .concat()
     }
 
     /// An event without a name and with one id.
     fn whole() -> Vec<u8> {
-        let event = [[1, 64].as_slice(), &[0; 16], &[1, 0], &[7, 0]].concat();
-        file(&event)
+        file(&event())
+    }
+
+    fn event() -> Vec<u32> {
+        [[1, 64].as_slice(), &[1, 64], &[0; 14], &[1, 0], &[7, 0]].concat()
     }
 
     /// The same with the words of a command instead.
@@ -214,6 +235,19 @@ mod tests {
             let at = EVENTS_AT as usize + 4 * at;
             file[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
             assert!(told(file).unwrap().contains("cut off"), "at {at}");
+        }
+    }
+
+    #[test]
+    fn a_build_id_that_can_not_be_is_refused() {
+        for (length, damaged) in [(20u8, false), (21, true), (255, true)] {
+            // PERF_RECORD_MMAP2 with a build id, of 72 bytes in all.
+            let mut record = vec![0; 72];
+            record[..8].copy_from_slice(&[10, 0, 0, 0, 0, 0x40, 72, 0]);
+            record[8 + 32] = length;
+            let input = Cursor::new(with_records(&record, &event()));
+            let error = crate::import_perf(input, &|_| None, &|_| None, Vec::new()).unwrap_err().to_string();
+            assert_eq!(error.contains("build id"), damaged, "{length}: {error}");
         }
     }
 }
