@@ -158,6 +158,7 @@ pub fn record<W: Sink>(
         namer: Namer::new(hypervisor_symbols(hypervisor, &*sampling)?),
         callers: Callers::default(),
         wants_callers,
+        without_room: 0,
         keeps_stacks: options.keep_stacks,
         domains: Domains::new(options.filter.clone()),
         processes: Processes::new(wants_callers),
@@ -263,6 +264,10 @@ fn code_address(taken: &Taken) -> CodeAddress {
     CodeAddress::InstructionPointer(taken.instruction_pointer)
 }
 
+/// So many samples are kept at the most for the sake of emptying the rings before they are written: with their stacks
+/// they take some 100 MB.
+const MOST_BEHIND: usize = 20_000;
+
 /// Samples that wait for names at the most, those behind the first of them included.
 const MOST_WAITING: usize = 100_000;
 
@@ -286,6 +291,8 @@ struct Session<'a, W: Sink> {
     callers: Callers,
     /// Whether callers were asked for, so that their absence is a gap.
     wants_callers: bool,
+    /// Samples that came without their stacks, because the ring was nearly full.
+    without_room: u64,
     keeps_stacks: bool,
     books: Books,
     sequences: Sequences,
@@ -298,13 +305,16 @@ impl<W: Sink> Session<'_, W> {
     fn run(&mut self, progress: &mut dyn Progress) -> Result<EndReason, CollectError> {
         let mut listed = Instant::now();
         let mut flushed = Instant::now();
+        let mut is_behind = false;
         loop {
             if let Some(reason) = progress.should_end() {
                 // Who was told that a mark is set may end the recording in the next moment.
                 self.take_marks(progress);
                 return Ok(reason);
             }
-            thread::sleep(DRAIN_EVERY);
+            if !is_behind {
+                thread::sleep(DRAIN_EVERY);
+            }
             self.sampling.renew()?;
             self.drain();
             if listed.elapsed() >= LIST_EVERY {
@@ -312,7 +322,7 @@ impl<W: Sink> Session<'_, W> {
                 listed = Instant::now();
             }
             self.take_marks(progress);
-            self.write_ready(progress)?;
+            is_behind = self.write_ready(progress)?;
             if flushed.elapsed() >= self.flush_every {
                 self.flush()?;
                 let totals = self.books.totals(&*self.sampling);
@@ -355,13 +365,20 @@ impl<W: Sink> Session<'_, W> {
         self.drain();
         self.ready.extend(self.merger.rest());
         self.ask_ahead(0);
-        self.write_named();
+        self.write_named(None);
         while !self.ready.is_empty() {
             // The last answers are on their way, and nothing waits for ever.
             thread::sleep(DRAIN_EVERY / 10);
-            self.write_named();
+            self.write_named(None);
         }
         self.take_notes();
+        if self.without_room > 0 {
+            self.note(format!(
+                "{} samples came without their stacks, because a ring was nearly full: sample less often (-F), copy less \
+                 of each stack (--call-graph stack,BYTES) or make the rings larger (--ring-size)",
+                self.without_room
+            ));
+        }
         let unmatched = self.domains.unmatched();
         for text in &unmatched {
             self.note(format!("no domain was called {text}, nor had that number"));
@@ -434,8 +451,10 @@ impl<W: Sink> Session<'_, W> {
         }
     }
 
-    /// Writes what is complete. A domain that is not known yet is looked for first.
-    fn write_ready(&mut self, progress: &mut dyn Progress) -> Result<(), CollectError> {
+    /// Writes what is complete, until the rings have to be emptied again; whether more is left. A domain that is not known
+    /// yet is looked for first.
+    fn write_ready(&mut self, progress: &mut dyn Progress) -> Result<bool, CollectError> {
+        let until = Instant::now() + DRAIN_EVERY;
         let before = self.ready.len();
         self.ready.extend(self.merger.ready());
         let unknown = |pending: &Pending| match &pending.record {
@@ -448,8 +467,7 @@ impl<W: Sink> Session<'_, W> {
             self.list_domains(progress)?;
         }
         self.ask_ahead(before);
-        self.write_named();
-        Ok(())
+        Ok(self.write_named(Some(until)))
     }
 
     /// Asks whose processes the samples are of that are complete, from a place on.
@@ -464,8 +482,9 @@ impl<W: Sink> Session<'_, W> {
         }
     }
 
-    /// Writes what is complete, up to the first sample whose names are on their way.
-    fn write_named(&mut self) {
+    /// Writes what is complete, up to the first sample whose names are on their way. Stops at a moment, unless too much is
+    /// left; whether it did.
+    fn write_named(&mut self, until: Option<Instant>) -> bool {
         self.take_answers();
         while let Some(pending) = self.ready.pop_front() {
             if let Record::Sample(taken) = &pending.record
@@ -480,10 +499,16 @@ impl<W: Sink> Session<'_, W> {
                     || self.namer.is_unnamed(Space::Kernel(id), code_address(taken)),
                 )
             {
-                return self.ready.push_front(pending);
+                self.ready.push_front(pending);
+                return false;
             }
             self.write(pending);
+            let is_late = until.is_some_and(|until| Instant::now() >= until);
+            if is_late && !self.ready.is_empty() && self.ready.len() < MOST_BEHIND {
+                return true;
+            }
         }
+        false
     }
 
     /// Takes what guests' memory said.

@@ -82,7 +82,7 @@ pub use look::Look;
 pub use mappings::{Content, FileId, FilePiece, Mapping};
 pub use memory::{Frames, GuestMemory, GuestPhysical, Missing};
 pub use modules::Module;
-pub use orc::OrcBytes;
+pub use orc::{Border, OrcBytes};
 pub use page_cache::MappedFile;
 pub use page_tables::{Levels, PageTables, Translation};
 pub use symbols::{Symbol, SymbolList};

@@ -22,7 +22,9 @@ pub use hypervisor::{
     CallGraph, Check, DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Outcome, PmuTrust, Request,
     SampleBy, Sampling, Stopped, Watermark,
 };
-pub use taken::{Captured, Change, MappedFile, Mapping, Owner, ProcessKey, ProcessState, Record, Taken};
+pub use taken::{
+    Captured, Change, MappedFile, Mapping, Missing, Owner, ProcessKey, ProcessState, Record, Taken,
+};
 
 /// The hypervisor of this machine, for whoever controls it: Xen from its control domain; everywhere else the Linux
 /// host itself, whose hypervisor is KVM if it has any.

@@ -47,6 +47,17 @@ pub struct Taken {
     /// What was captured for finding its callers, innermost first: the hypervisor's code, the kernel that it interrupted,
     /// the process that this one serves. Empty where callers were not asked for, or nothing could be captured.
     pub stretches: Vec<Captured>,
+    /// Why there is no more of them, where that is known.
+    pub missing: Option<Missing>,
+}
+
+/// Why nothing, or nothing more, was captured with a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The ring was nearly full: whoever reads it is late.
+    Room,
+    /// The guest's page tables are of a kind that is not followed.
+    PageTables,
 }
 
 /// What was captured of one space's code.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use crate::kernels::Kernel;
-use crate::scenario::{Guest, GuestKind};
+use crate::scenario::{Guest, GuestKind, Scenario};
 use crate::tree::Tree;
 
 /// What a guest's first process says on its console before all else.
@@ -14,6 +14,14 @@ pub(crate) const UP: &str = "lab: the guest is up";
 /// Where a guest's files are in dom0.
 pub(crate) fn folder(name: &str) -> String {
     format!("/guests/{name}")
+}
+
+/// The guests that are up before the first step, in the order in which they are started: see the script of dom0's init. On
+/// Xen they have the numbers from 1 on.
+pub(crate) fn started(scenario: &Scenario) -> impl Iterator<Item = &Guest> {
+    let is_first = |guest: &&Guest| *guest.kind.get_ref() == GuestKind::Hvm;
+    let started = || scenario.guests.iter().filter(|guest| guest.start);
+    started().filter(is_first).chain(started().filter(move |guest| !is_first(guest)))
 }
 
 /// A guest's root file system; `files` are the scenario's own.

@@ -19,7 +19,7 @@ use crate::kernels::Kernel;
 use crate::libraries;
 use crate::packages::PackageSet;
 use crate::progress::say;
-use crate::scenario::{Disk, Guest, GuestKind, Scenario};
+use crate::scenario::{Disk, Guest, Scenario};
 use crate::steps::step_file;
 use crate::tree::Tree;
 
@@ -81,13 +81,10 @@ pub(crate) fn overlay(
 ) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.file("/lab/init.sh", 0o644, guests::script(init));
-    let mut started: Vec<&Guest> = scenario.guests.iter().filter(|guest| guest.start).collect();
-    // See the script of dom0's init.
-    started.sort_by_key(|guest| *guest.kind.get_ref() != GuestKind::Hvm);
     tree.file(
         "/lab/start",
         0o644,
-        started.iter().map(|guest| format!("{}\n", guest.name.get_ref())).collect::<String>(),
+        guests::started(scenario).map(|guest| format!("{}\n", guest.name.get_ref())).collect::<String>(),
     );
     let collected = scenario.collect.files.iter().map(|pattern| format!("{}\n", pattern.get_ref()));
     tree.file("/lab/collect", 0o644, collected.collect::<String>());

@@ -40,17 +40,26 @@ pub enum Broken {
     TooLong,
     /// It goes on, on a stack of which nothing was copied.
     OtherStack,
+    /// The kernel was going over to another process: its stack is one's and the page tables are the other's.
+    BetweenProcesses,
+    /// There was no room for what would have been copied.
+    NoRoom,
+    /// The stack is behind page tables of a kind that is not followed.
+    PageTables,
 }
 
 impl Broken {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::NoUnwindInfo,
         Self::NotCopied,
         Self::NotExecutable,
         Self::NoAdvance,
         Self::TooLong,
         Self::OtherStack,
+        Self::BetweenProcesses,
+        Self::NoRoom,
+        Self::PageTables,
     ];
 
     /// The name of the frame that stands for what is missing.
@@ -62,6 +71,9 @@ impl Broken {
             Self::NoAdvance => "[stack does not go on]",
             Self::TooLong => "[more frames]",
             Self::OtherStack => "[another stack]",
+            Self::BetweenProcesses => "[between two processes]",
+            Self::NoRoom => "[no room for the stack]",
+            Self::PageTables => "[page tables not followed]",
         }
     }
 }

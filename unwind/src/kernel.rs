@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use profile::{CodeAddress, Registers};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Broken, Chain, End, MAX_FRAMES, OrcTable, Stacks,
@@ -23,6 +24,21 @@ pub struct KernelCode {
     tables: Vec<OrcTable>,
     /// Code that jumps on to where it was told, without a frame; its entries say that it has no caller.
     thunks: Vec<Range<u64>>,
+    /// By their address.
+    borders: Vec<Border>,
+}
+
+/// A stretch of the code by which a kernel is entered or left of which its table says nothing, or nothing that holds. What a
+/// paravirtualized kernel and Xen do between each other (arch/x86/xen/xen-asm.S) puts more on the stack than a processor
+/// saves, and is listed as having no caller; an exception's entry changes its stack in a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Border {
+    /// The stretch.
+    pub code: Range<u64>,
+    /// How many bytes there are in front of what a processor saves.
+    pub before: u8,
+    /// The code whose entry holds but for those bytes; none where it is just what a processor saves.
+    pub like: Option<u64>,
 }
 
 /// What a kernel was entered from.
@@ -47,12 +63,32 @@ impl KernelCode {
     pub fn new(tables: impl IntoIterator<Item = OrcTable>, thunks: Vec<Range<u64>>) -> Self {
         let mut tables: Vec<OrcTable> = tables.into_iter().collect();
         tables.sort_by_key(|table| table.range().start);
-        Self { tables, thunks }
+        Self { tables, thunks, borders: Vec::new() }
+    }
+
+    /// The same, with what its tables don't tell.
+    pub fn with_borders(self, mut borders: Vec<Border>) -> Self {
+        borders.sort_by_key(|border| border.code.start);
+        Self { borders, ..self }
     }
 
     fn table(&self, address: u64) -> Option<&OrcTable> {
         let above = self.tables.partition_point(|table| table.range().start <= address);
         self.tables.get(above.checked_sub(1)?).filter(|table| table.range().contains(&address))
+    }
+
+    /// What holds at an address.
+    fn frame_at(&self, address: u64) -> Orc {
+        if self.is_thunk(address) {
+            return Orc::CALL;
+        }
+        let listed = |place| self.table(place).map_or(Orc::FRAME_POINTER, |table| table.at(place));
+        let above = self.borders.partition_point(|border| border.code.start <= address);
+        let border = above.checked_sub(1).map(|index| &self.borders[index]);
+        match border.filter(|border| border.code.contains(&address)) {
+            Some(&Border { before, like, .. }) => like.map_or(Orc::SAVED, listed).behind(before.into()),
+            None => listed(address),
+        }
     }
 
     fn is_thunk(&self, address: u64) -> bool {
@@ -83,11 +119,7 @@ impl KernelCode {
             let word = |at: u64| stacks.word(at).ok_or(Broken::NotCopied);
             let inside = address.for_lookup();
             let before = frame.sp;
-            let orc = match self.table(inside) {
-                _ if self.is_thunk(inside) => Orc::CALL,
-                Some(table) => table.at(inside),
-                None => Orc::FRAME_POINTER,
-            };
+            let orc = self.frame_at(inside);
             let Orc::Frame { end, frame_pointer, kind, interrupted } = orc else {
                 return if orc == Orc::End { Ok(Entered::FromNowhere) } else { Err(Broken::NoUnwindInfo) };
             };
@@ -180,6 +212,22 @@ impl Orc {
         kind: Kind::Call,
         interrupted: false,
     };
+
+    /// What the processor saves of whoever was interrupted.
+    const SAVED: Self = Self::Frame {
+        end: FrameEnd::Register(FrameRegister::Sp, 0),
+        frame_pointer: FramePointer::Unchanged,
+        kind: Kind::Interrupted,
+        interrupted: true,
+    };
+
+    /// The same, with so many bytes more on the stack.
+    fn behind(mut self, bytes: i64) -> Self {
+        if let Self::Frame { end: FrameEnd::Register(FrameRegister::Sp, offset), .. } = &mut self {
+            *offset = offset.saturating_add(bytes);
+        }
+        self
+    }
 }
 
 /// What the kernel saves of whoever it interrupts (`struct pt_regs`).

@@ -32,7 +32,7 @@ mod stacks;
 pub use chain::{Broken, Chain, End, MAX_FRAMES};
 pub use frame_table::FrameTable;
 pub use image::{Image, Part, Parts};
-pub use kernel::{Entered, KernelCode};
+pub use kernel::{Border, Entered, KernelCode};
 pub use orc::OrcTable;
 pub use process::{Code, Process, walk};
 pub use stacks::Stacks;

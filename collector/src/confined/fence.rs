@@ -6,11 +6,14 @@
 use std::{collections::BTreeMap, io};
 
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 /// Address space: a look's budget of memory is half of it, and what it copies at once much less.
 const MEMORY: u64 = 1 << 30;
+
+/// How much this gives way to whoever samples: names can wait, the rings that samples stand in can't.
+const NICE: i32 = 5;
 
 /// What computing, allocating, ending, and a socket that is open already take.
 const SYSTEM_CALLS: [i64; 26] = [
@@ -45,6 +48,7 @@ const SYSTEM_CALLS: [i64; 26] = [
 /// Closes the fences around this process, for good.
 pub(super) fn close() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    nice(NICE)?;
     // Older kernels have no Landlock. The filter below leaves no way to open anything there, either.
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

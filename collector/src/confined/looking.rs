@@ -13,7 +13,7 @@ use guest::{
     GuestPhysical, Kernel, Limits, Look, Mapping, Module, OrcBytes, SymbolList, Task,
 };
 
-use unwind::{FrameTable, OrcTable};
+use unwind::{Border, FrameTable, OrcTable};
 
 use super::{
     messages::{
@@ -203,6 +203,7 @@ impl Known {
             loaded: self.loaded_symbols(look),
             callers: if wants_callers { callers(kernel, look) } else { Vec::new() },
             thunks: kernel.thunks(),
+            borders: borders(kernel, look),
             lacks,
         }
     }
@@ -307,6 +308,11 @@ fn callers(kernel: &Kernel, look: &Look<'_>) -> Vec<OrcTable> {
     let tables = [own].into_iter().chain(kernel.orc_of_modules(look).unwrap_or_default());
     let parsed = |table: OrcBytes| OrcTable::parse(table.at.0, &table.addresses, &table.entries);
     tables.filter_map(parsed).collect()
+}
+
+fn borders(kernel: &Kernel, look: &Look<'_>) -> Vec<Border> {
+    let border = |guest::Border { code, before, like }| Border { code, before, like: like.map(|at| at.0) };
+    kernel.borders(look).into_iter().map(border).collect()
 }
 
 /// What is in memory of an ELF file.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use unwind::{FrameTable, OrcTable};
+use unwind::{Border, FrameTable, OrcTable};
 
 /// Larger than what a kernel with the most symbols has to say.
 const LONGEST: usize = 256 << 20;
@@ -102,6 +102,8 @@ pub(crate) struct FoundKernel {
     pub(crate) callers: Vec<OrcTable>,
     /// Its code for indirect jumps.
     pub(crate) thunks: Vec<Range<u64>>,
+    /// What lies between it and Xen.
+    pub(crate) borders: Vec<Border>,
     /// What can't be told of this kernel, and why.
     pub(crate) lacks: Vec<(Lack, String)>,
 }

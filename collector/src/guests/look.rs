@@ -391,7 +391,8 @@ fn kernel_names(found: FoundKernel) -> Result<KernelNames, String> {
     Ok(KernelNames {
         symbols: symbols.map_err(|error| format!("its symbols can't be used: {error}"))?,
         loaded,
-        code: (!found.callers.is_empty()).then(|| KernelCode::new(found.callers, found.thunks)),
+        code: (!found.callers.is_empty())
+            .then(|| KernelCode::new(found.callers, found.thunks).with_borders(found.borders)),
         no_processes: processes.map(|(_, why)| why),
     })
 }

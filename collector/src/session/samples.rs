@@ -1,6 +1,6 @@
 //! One sample on its way into the recording: whose it is, and the chain of code that it was taken in.
 
-use hv_shim::{Owner, ProcessKey, Taken};
+use hv_shim::{Missing, Owner, ProcessKey, Taken};
 use profile::{
     Chain, ChainId, CodeAddress, DomainId, FrameId, KeptStacks, PhysCpu, ProcessId, Sample, Space, Time,
     VcpuId,
@@ -96,12 +96,17 @@ impl<W: Sink> Session<'_, W> {
         let mut mapped = Mapped { symbolizer, processes, sampling: &*self.sampling, pid };
         let stretches = spaces.iter().copied().zip(&taken.stretches);
         let mut links = self.callers.links(stretches, &mut mapped);
-        if links.first() != Some(&innermost) {
+        let is_captured = links.first() == Some(&innermost);
+        if !is_captured {
             links = vec![innermost];
-            if self.wants_callers {
-                links.push(Link::Gap(space, Broken::NotCopied));
-            }
         }
+        let gap = match taken.missing {
+            Some(Missing::Room) => Some(Broken::NoRoom),
+            Some(Missing::PageTables) => Some(Broken::PageTables),
+            None => (self.wants_callers && !is_captured).then_some(Broken::NotCopied),
+        };
+        self.without_room += u64::from(taken.missing == Some(Missing::Room));
+        links.extend(gap.map(|broken| Link::Gap(space, broken)));
         links
     }
 

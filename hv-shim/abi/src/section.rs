@@ -7,6 +7,7 @@
 //! frames      root of the page tables · instruction pointer · return addresses, innermost first
 //! calls       pairs, innermost first: a word of the hypervisor's stack that may be a return address · what the call in
 //!             front of it leads to, 0 for an indirect one
+//! missing     why nothing follows, as a number of [`Missing`]'s
 //! ```
 //! Sections stand innermost first, and a stack belongs to the registers of its space that stand before it. A space has no
 //! registers, or one set of them.
@@ -25,7 +26,22 @@ pub enum Kind {
     Frames = 3,
     /// What on the hypervisor's stack looks like return addresses.
     Calls = 4,
+    /// Why there is no more.
+    Missing = 5,
 }
+
+/// Why nothing was captured of a space, nor of those below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Missing {
+    /// The ring was nearly full.
+    Room = 1,
+    /// The guest's page tables are of a kind that is not followed.
+    PageTables = 2,
+}
+
+/// Words of a section that says why there is no more, its first one included.
+pub const MISSING_WORDS: usize = 2;
 
 /// Words of a section of registers, its first one included.
 pub const REGISTERS_WORDS: usize = 2 + REGISTERS;
@@ -74,6 +90,11 @@ pub enum Section<'a> {
         /// Return address and target by turns.
         words: &'a [u64],
     },
+    /// [`Kind::Missing`].
+    Missing {
+        /// Why.
+        why: Missing,
+    },
 }
 
 /// The sections of a record that are known here, up to the first that can't be read.
@@ -102,7 +123,14 @@ fn read(first: u64, words: &[u64]) -> Option<Section<'_>> {
         2 => Some(Section::Stack { space, address: one, words: rest }),
         3 => Some(Section::Frames { space, root: one, words: rest }),
         4 => Some(Section::Calls { words }),
+        5 => Some(Section::Missing { why: Missing::of_number(one)? }),
         _ => None,
+    }
+}
+
+impl Missing {
+    fn of_number(number: u64) -> Option<Self> {
+        [Self::Room, Self::PageTables].into_iter().find(|&why| why as u64 == number)
     }
 }
 
@@ -128,14 +156,17 @@ mod tests {
         registers[18] = 0x7fff;
         let newer = [3 | 99 << 16, 1, 2];
         let stack = [header(4, Kind::Stack, Mode::User), 0x7fff, 5, 6];
-        let words = record(&[&registers, &newer, &stack]);
+        let missing = [header(MISSING_WORDS, Kind::Missing, Mode::Kernel), Missing::PageTables as u64];
+        let reasons = [header(MISSING_WORDS, Kind::Missing, Mode::Kernel), 99];
+        let words = record(&[&registers, &newer, &stack, &reasons, &missing]);
         let read: Vec<Section<'_>> = sections(&words).collect();
-        assert_eq!(read.len(), 2);
+        assert_eq!(read.len(), 3);
         assert!(matches!(
             read[0],
             Section::Registers { space: Mode::User, root: 0x1000, words } if words[16] == 0x7fff
         ));
         assert_eq!(read[1], Section::Stack { space: Mode::User, address: 0x7fff, words: &[5, 6] });
+        assert_eq!(read[2], Section::Missing { why: Missing::PageTables });
     }
 
     #[test]

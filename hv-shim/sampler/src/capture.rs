@@ -12,7 +12,7 @@
 use abi::{
     record::{Guest, Mode, Sample},
     ring::{Data, Room},
-    section::{Kind, REGISTERS, REGISTERS_WORDS, header},
+    section::{Kind, MISSING_WORDS, Missing, REGISTERS, REGISTERS_WORDS, header},
 };
 
 use crate::{
@@ -60,7 +60,11 @@ impl Wanted {
             Self::Frames => MOST_FRAMES,
             Self::Stacks(words) => words,
         };
-        abi::record::SAMPLE_WORDS + 2 * REGISTERS_WORDS + (MOST_STACKS + 1) * (2 + stack) + calls::MOST_WORDS
+        abi::record::SAMPLE_WORDS
+            + 2 * REGISTERS_WORDS
+            + (MOST_STACKS + 1) * (2 + stack)
+            + calls::MOST_WORDS
+            + MISSING_WORDS
     }
 }
 
@@ -108,8 +112,7 @@ pub fn capture<M: Machine, P: Memory, D: Data + ?Sized>(
         (Guest::Vmx, _) => vmcs::paging(machine),
         (Guest::Pv | Guest::None, _) => Some((machine.cr3(), Paging::Direct)),
     };
-    // Else page tables of a kind that is not followed.
-    let Some((root, paging)) = paging else { return };
+    let Some((root, paging)) = paging else { return missing(mode, Missing::PageTables, room) };
     let domain = Owner(machine.read(vcpu + layout.vcpu_domain));
     let space = AddressSpace::new(memory, root, paging, domain);
     let mut capture =
@@ -127,6 +130,12 @@ pub fn capture<M: Machine, P: Memory, D: Data + ?Sized>(
             _ => Some(machine.read(guest_frame + at)),
         }
     });
+}
+
+/// Says why nothing follows in a record.
+pub fn missing<D: Data + ?Sized>(space: Mode, why: Missing, room: &mut Room<'_, D>) {
+    room.push(header(MISSING_WORDS, Kind::Missing, space));
+    room.push(why as u64);
 }
 
 /// The first domain number that no guest has (`DOMID_FIRST_RESERVED`).
@@ -166,11 +175,21 @@ struct Capture<'a, 'r, P, D: ?Sized> {
 impl<'a, P: Memory, D: Data + ?Sized> Capture<'a, '_, P, D> {
     /// A guest in a mode, its registers being had by their offsets in `struct cpu_user_regs`.
     #[inline(always)]
-    fn guest(&mut self, mode: Mode, register: impl FnMut(&mut Self, u64) -> Option<u64>) {
-        if self.registers(mode, register).is_some() {
-            match mode {
-                Mode::User => self.process(),
-                _ => self.kernel(),
+    fn guest(&mut self, mode: Mode, mut register: impl FnMut(&mut Self, u64) -> Option<u64>) {
+        if self.registers(mode, &mut register).is_none() {
+            return;
+        }
+        match mode {
+            Mode::User => self.process(),
+            _ if is_kernels(self.place.sp) => self.kernel(),
+            // Between a system call and the change of stacks, or behind the change back: SYSCALL and SYSRET keep the
+            // process's address in RCX.
+            _ => {
+                let of_process =
+                    |this: &mut Self, at| register(this, if at == frame::RIP { frame::RCX } else { at });
+                if self.registers(Mode::User, of_process).is_some() {
+                    self.process();
+                }
             }
         }
     }

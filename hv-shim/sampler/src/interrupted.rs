@@ -15,6 +15,7 @@ use crate::{Machine, probe::Layout};
 pub(crate) mod frame {
     pub(crate) const RBP: u64 = 32;
     pub(crate) const RAX: u64 = 80;
+    pub(crate) const RCX: u64 = 88;
     pub(crate) const RIP: u64 = 128;
     pub(crate) const RSP: u64 = 152;
 }

@@ -181,6 +181,7 @@ impl Converter<'_> {
                     .collect(),
                 _ => callers,
             },
+            missing: None,
         }
     }
 }

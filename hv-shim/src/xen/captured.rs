@@ -2,12 +2,12 @@
 
 use abi::{
     record::{self, Sample},
-    section::{REGISTERS, Section, sections},
+    section::{self, REGISTERS, Section, sections},
 };
 use profile::{AddressSpaceRoot, CodeAddress, Registers, StackPiece, Stretch};
 
 use super::callers::Functions;
-use crate::{Captured, Owner};
+use crate::{Captured, Missing, Owner};
 
 /// What a record says of its sample's callers, innermost first.
 pub(super) fn stretches(words: &[u64], sample: &Sample, functions: &Functions) -> Vec<Captured> {
@@ -46,7 +46,10 @@ pub(super) fn stretches(words: &[u64], sample: &Sample, functions: &Functions) -
                     && last.owner == owner(space)
                     && let Stretch::Copied { stacks, .. } = &mut last.stretch
                 {
-                    let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                    let mut bytes = vec![0; words.len() * 8];
+                    for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                        *to = word.to_le_bytes();
+                    }
                     stacks.push(StackPiece { address, bytes });
                 }
             }
@@ -55,9 +58,19 @@ pub(super) fn stretches(words: &[u64], sample: &Sample, functions: &Functions) -
                 let frame = |&address| std::mem::replace(&mut next, CodeAddress::ReturnAddress)(address);
                 stretches.push(guests(space, root, Stretch::Walked(words.iter().map(frame).collect())));
             }
+            Section::Missing { .. } => {}
         }
     }
     stretches
+}
+
+/// Why a record does not say more of its sample's callers.
+pub(super) fn missing(words: &[u64]) -> Option<Missing> {
+    sections(words).find_map(|section| match section {
+        Section::Missing { why: section::Missing::Room } => Some(Missing::Room),
+        Section::Missing { why: section::Missing::PageTables } => Some(Missing::PageTables),
+        _ => None,
+    })
 }
 
 /// In the order of Xen's `struct cpu_user_regs`.

@@ -428,6 +428,7 @@ fn sample(time: Time, weight: u64, domain: u16, index: u32, context: &VcpuContex
         page_tables: Some(AddressSpaceRoot(context.root)),
         instruction_pointer: context.instruction_pointer,
         stretches: Vec::new(),
+        missing: None,
     }
 }
 

@@ -117,6 +117,7 @@ mod tests {
             page_tables: None,
             instruction_pointer: 0,
             stretches: Vec::new(),
+            missing: None,
         }
     }
 

@@ -252,6 +252,7 @@ fn taken(words: &[u64], functions: &Functions) -> Option<Taken> {
         page_tables: (owner != Owner::Hypervisor).then_some(AddressSpaceRoot(sample.root)),
         instruction_pointer: sample.instruction_pointer,
         stretches: captured::stretches(words, &sample, functions),
+        missing: captured::missing(words),
     })
 }
 

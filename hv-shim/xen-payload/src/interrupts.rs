@@ -16,10 +16,15 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use abi::{control::COMMAND_QUIET, record::Sample, ring::WATERMARK_ASLEEP};
+use abi::{
+    control::COMMAND_QUIET,
+    record::{SAMPLE_WORDS, Sample},
+    ring::WATERMARK_ASLEEP,
+    section::{MISSING_WORDS, Missing},
+};
 use sampler::{
     Budget, Machine, Schedule, Verdict,
-    capture::{Interrupted, Wanted, capture},
+    capture::{Interrupted, Wanted, capture, missing},
     interrupted,
     probe::{Layout, Symbols, is_online},
 };
@@ -180,19 +185,25 @@ pub(crate) fn write(cpu: &Cpu, regs: Option<u64>, sample: &Sample, modes: u64) {
     cpu.producer.write(&sample.encode(), &cpu.ring, header, cpu.ring.consumer());
 }
 
-/// The same with what is captured for finding callers, if there is room for as much of it as there may be.
+/// The same with what is captured for finding callers, if there is room for as much of it as there may be; else with the
+/// word that there was none.
 #[inline(never)]
 fn write_with_callers(cpu: &Cpu, regs: u64, sample: &Sample, wanted: Wanted) -> bool {
-    let Some(mut room) = cpu.producer.open(wanted.record_words(), &cpu.ring, cpu.ring.consumer()) else {
-        return false;
-    };
+    let open = |words| cpu.producer.open(words, &cpu.ring, cpu.ring.consumer());
+    let whole = open(wanted.record_words());
+    let is_whole = whole.is_some();
+    let Some(mut room) = whole.or_else(|| open(SAMPLE_WORDS + MISSING_WORDS)) else { return false };
     for word in sample.encode() {
         room.push(word);
     }
-    let loaded_vcpu = ThisCpu.read(this_cpus_own(address!(per_cpu__curr_vcpu)));
-    let interrupted =
-        Interrupted { machine: &ThisCpu, layout: layout(), stack_top: stack_top(), regs, loaded_vcpu };
-    capture(&interrupted, &AllMemory, sample, wanted, &mut room);
+    if is_whole {
+        let loaded_vcpu = ThisCpu.read(this_cpus_own(address!(per_cpu__curr_vcpu)));
+        let interrupted =
+            Interrupted { machine: &ThisCpu, layout: layout(), stack_top: stack_top(), regs, loaded_vcpu };
+        capture(&interrupted, &AllMemory, sample, wanted, &mut room);
+    } else {
+        missing(sample.mode, Missing::Room, &mut room);
+    }
     cpu.producer.close(room, cpu.ring.header());
     true
 }

@@ -126,6 +126,38 @@ pub fn assert_exits(observed: &Observed, guest: &str) {
     assert!((direct + in_kernel) * 100 >= own * 95, "{guest}: {direct} and {in_kernel} of {own}: {others:?}");
 }
 
+/// Fails unless what the hypervisor did for a guest's program, or its kernel on behalf of that, stands above the program's
+/// chain down to its beginning.
+pub fn assert_below_hypervisor(observed: &Observed, guest: &str, program: &str) {
+    let tables = &observed.recorded.tables;
+    let domain = observed.domain(guest);
+    let (mut own, mut whole, mut others) = (0, 0, BTreeMap::<_, usize>::new());
+    for sample in once_known(observed, domain, Mode::Hypervisor) {
+        if observed.process_name(sample) != Some(program) {
+            continue;
+        }
+        own += 1;
+        let frames: Vec<_> = tables.frames(sample.chain).collect();
+        let above = frames.iter().take_while(|frame| is_hypervisors(frame.space, domain)).count();
+        let is_apart = frames[above..].iter().all(|frame| !is_hypervisors(frame.space, domain));
+        let names: Vec<&str> = names(observed, sample).collect();
+        if above > 0
+            && is_apart
+            && !frames.iter().any(|frame| frame.is_gap())
+            && names.last() == Some(&"_start")
+        {
+            whole += 1;
+        } else {
+            *others.entry(names.join(" < ")).or_default() += 1;
+        }
+    }
+    figure(
+        format_args!("{guest}, samples of the hypervisor above {program}, down to its beginning"),
+        format_args!("{whole} of {own}, {others:?}"),
+    );
+    assert!(own > 30 && whole * 100 >= own * 95, "{guest}, {program}: {whole} of {own}: {others:?}");
+}
+
 /// Fails unless a report tells which part of a guest's chains has no gap, in each mode, and each chain of the program's
 /// processes that does not reach its beginning ends in a frame that says why. Gives the share of the guest's user mode.
 pub fn assert_reported(report: &Report, observed: &Observed, guest: &str, program: &str) -> f64 {

@@ -1,7 +1,7 @@
 //! Kernels: calls, interrupts on a stack of their own, entries from processes; both layouts of ORC.
 
 use profile::{CodeAddress, Registers, StackPiece, Stretch};
-use unwind::{Broken, Chain, End, Entered, KernelCode, OrcTable, Stacks};
+use unwind::{Border, Broken, Chain, End, Entered, KernelCode, OrcTable, Stacks};
 
 const TEXT: u64 = 0xffff_ffff_8100_0000;
 const TABLE: u64 = 0xffff_ffff_8200_0000;
@@ -20,6 +20,8 @@ enum Does {
     CallFromOtherStack,
     /// All registers of what was interrupted stand so far up the stack.
     Registers(i16),
+    /// What the processor saves stands so far up the stack.
+    Interrupted(i16),
     /// It has no caller.
     End,
     /// Nothing is known.
@@ -27,11 +29,12 @@ enum Does {
 }
 
 fn entry(does: Does, new: bool) -> [u8; 6] {
-    let (call, registers) = if new { (2, 3) } else { (0, 1) };
+    let (call, registers, interrupted) = if new { (2, 3, 4) } else { (0, 1, 2) };
     let (offset, flags) = match does {
         Does::Call(size) => (size, SP | call << 8),
         Does::CallFromOtherStack => (8, SP_INDIRECT | call << 8),
         Does::Registers(offset) => (offset, SP | registers << 8),
+        Does::Interrupted(offset) => (offset, SP | interrupted << 8),
         Does::End => (0, if new { 1 << 8 } else { 1 << 10 }),
         Does::Unknown => (0, 0),
     };
@@ -102,6 +105,37 @@ fn an_interrupt_of_a_system_call_leads_to_the_process() {
         let Entered::FromProcess(registers) = entered else { panic!("{entered:?}") };
         assert_eq!((registers.ip, registers.sp, registers.bp), (0x40_1000, 0x7ffe_0000, 6));
         assert_eq!((registers.bx, registers.r15), (3, 15));
+    }
+}
+
+#[test]
+fn what_xen_and_a_kernel_put_in_front_of_an_interrupt_is_stepped_over() {
+    use CodeAddress::InstructionPointer as Interrupted;
+    // Xen's entry, the processor's with an error code, what was interrupted, a system call's entry, the way to Xen.
+    let functions = [Does::End, Does::Interrupted(8), Does::Call(8), Does::Registers(0), Does::End];
+    let border = |from, to, before, like| Border { code: TEXT + from..TEXT + to, before, like };
+    let borders = [
+        border(0, 1, 16, Some(function(1))),
+        border(1, 3, 8, Some(function(1))),
+        border(3, 8, 0, Some(function(1))),
+        border(0x40e, 0x40f, 32, None),
+    ];
+    let kernel = kernel(&functions, false).with_borders(borders.into());
+    let interrupted = [function(2), 0xe030, 0x202, STACK + 0x1000, 0xe02b];
+    let caller =
+        piece(STACK + 0x1000, &[&[function(3)][..], &saved(0x40_1000, 0xe033, 0x7ffe_0000)].concat());
+    for (at, before) in [(0, 3), (1, 2), (2, 2), (3, 1), (7, 1), (0x40e, 4)] {
+        let words = [&vec![0xcc; before][..], &interrupted].concat();
+        let (chain, entered) = walk(&kernel, TEXT + at, STACK, vec![piece(STACK, &words), caller.clone()]);
+        let expected =
+            [Interrupted(TEXT + at), Interrupted(function(2)), CodeAddress::ReturnAddress(function(3))];
+        assert_eq!((&chain.frames[..], chain.end), (&expected[..], End::Complete), "at {at}");
+        assert!(matches!(entered, Entered::FromProcess(Registers { ip: 0x40_1000, .. })));
+    }
+    // Elsewhere it is as the table says.
+    for at in [8, 0x410] {
+        let (chain, entered) = walk(&kernel, TEXT + at, STACK, vec![]);
+        assert_eq!((chain.frames.len(), chain.end, entered), (1, End::Complete, Entered::FromNowhere));
     }
 }
 

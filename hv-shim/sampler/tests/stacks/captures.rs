@@ -2,7 +2,7 @@
 
 use abi::{
     record::{Guest, Mode},
-    section::{Section, sections},
+    section::{Missing, Section, sections},
 };
 use proptest::{collection::vec, prelude::*};
 use sampler::{capture::Wanted, probe::DIRECT_MAP};
@@ -19,6 +19,7 @@ fn told(record: &[u64]) -> Vec<(Mode, &'static str, u64, usize)> {
         Section::Stack { space, address, words } => (space, "stack", address, words.len()),
         Section::Frames { space, words, .. } => (space, "frames", words[0], words.len()),
         Section::Calls { words } => (Mode::Hypervisor, "calls", words[0], words.len()),
+        Section::Missing { why } => (Mode::Hypervisor, "missing", why as u64, 0),
     };
     sections(record).map(tell).collect()
 }
@@ -83,6 +84,22 @@ fn of_a_kernel_its_stack_and_the_process_that_it_serves() {
     assert_eq!(
         told(&cpu.captured(Mode::Kernel, Guest::Pv, Wanted::Stacks(4)))[3],
         (process.0, process.1, process.2, 4)
+    );
+}
+
+#[test]
+fn of_a_system_call_on_the_processs_stack_where_it_returns_to() {
+    let mut cpu = Cpu::new(true);
+    cpu.registers(0xffff_ffff_8100_0000, PROCESS + 0xf80, 0);
+    cpu.page(PROCESS, 0x100, PRESENT | USER);
+    let rcx = 0x100 + 11;
+    assert_eq!(
+        told(&cpu.captured(Mode::Kernel, Guest::Pv, STACKS)),
+        [
+            (Mode::Kernel, "registers", 0xffff_ffff_8100_0000, 17),
+            (Mode::User, "registers", rcx, 17),
+            (Mode::User, "stack", PROCESS + 0xf00, 32),
+        ]
     );
 }
 
@@ -179,10 +196,11 @@ fn a_hardware_guest_is_read_from_its_vmcb_through_nested_tables() {
     assert_eq!((words[10], words[16]), (7, PROCESS + 0xff0), "rax and rsp are in the VMCB");
     // Without nesting, or with five levels, there is nothing to walk.
     cpu.word(VMCB + 0x548, 1 << 12);
-    assert_eq!(told(&cpu.captured(Mode::User, Guest::Svm, STACKS)), []);
+    let missing = [(Mode::Hypervisor, "missing", Missing::PageTables as u64, 0)];
+    assert_eq!(told(&cpu.captured(Mode::User, Guest::Svm, STACKS)), missing);
     cpu.word(VMCB + 0x548, 0);
     cpu.word(VMCB + 0x90, 0);
-    assert_eq!(told(&cpu.captured(Mode::User, Guest::Svm, STACKS)), []);
+    assert_eq!(told(&cpu.captured(Mode::User, Guest::Svm, STACKS)), missing);
 }
 
 #[test]

@@ -521,6 +521,7 @@ fn sample(time: Time, weight: u64, domain: u32, vcpu: u32, entry: &Entry) -> Tak
         page_tables: None,
         instruction_pointer: entry.instruction_pointer,
         stretches: Vec::new(),
+        missing: None,
     }
 }
 
