@@ -12,6 +12,10 @@ const HEADER: usize = 104;
 const SMALLEST_ATTRIBUTE: u64 = 64;
 const SECTION: u64 = 16;
 
+/// The sizes that `struct perf_event_attr` has had below 128, and what is said of others.
+const SIZES: [u64; 7] = [64, 72, 80, 96, 104, 112, 120];
+const NO_SIZE: &str = "its events are of no size that events have";
+
 /// The features whose sections are counts, and what they count: the words of the command (`HEADER_CMDLINE`), the events
 /// (`HEADER_EVENT_DESC`).
 const CMDLINE: u32 = 11;
@@ -46,7 +50,7 @@ pub(crate) fn check(input: &mut (impl Read + Seek)) -> Result<(), ImportError> {
         return Err(ImportError::Damaged("it has features that are not perf's"));
     }
     if !(SMALLEST_ATTRIBUTE..=length).contains(&attribute_size) {
-        return Err(ImportError::Damaged("its events are of no size that events have"));
+        return Err(ImportError::Damaged(NO_SIZE));
     }
     file.has(attributes_at, attributes)?;
     file.has(data_at, data)?;
@@ -149,6 +153,12 @@ impl<R: Read + Seek> File<'_, R> {
             return Err(CUT);
         }
         for _ in 0..count {
+            let mut attribute = rest.get(4..).ok_or(CUT)?;
+            // Of another size it would be read up to another place than it says.
+            let own_size = self.take_u32(&mut attribute)?;
+            if own_size < 128 && !SIZES.contains(&own_size) {
+                return Err(ImportError::Damaged(NO_SIZE));
+            }
             skip(&mut rest, size)?;
             let ids = self.take_u32(&mut rest)?;
             let name = self.take_u32(&mut rest)?;
@@ -230,6 +240,10 @@ mod tests {
         }
         assert_eq!(told(of_command(&[1, 0])), None);
         assert!(told(of_command(&[u32::MAX, 0])).unwrap().contains("cut off"));
+        let mut odd = whole();
+        // An event's own size.
+        odd[EVENTS_AT as usize + 12] = 100;
+        assert!(told(odd).unwrap().contains(NO_SIZE));
         for at in [0, 18, 19] {
             let mut file = whole();
             let at = EVENTS_AT as usize + 4 * at;
