@@ -83,8 +83,9 @@ struct Xenoscope {
 impl Way for Xenoscope {
     fn fill(&mut self, record: &Record) {
         for _ in 0..RECORDS {
-            self.producer.begin(&self.header);
-            self.producer.write(black_box::<&Record>(record), &*self.data, &self.header, &self.page);
+            let Some(mut taking) = self.producer.begin(1, &self.header, &self.page) else { panic!("nested") };
+            taking.write(black_box::<&Record>(record), &*self.data);
+            taking.end();
         }
     }
 

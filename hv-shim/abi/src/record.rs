@@ -115,6 +115,12 @@ pub const fn kind(first: u64) -> u8 {
     (first >> 16) as u8
 }
 
+/// The mode that a sample's first word tells, as [`Mode`] numbers them.
+#[inline]
+pub const fn mode(first: u64) -> u8 {
+    (first >> 24) as u8
+}
+
 impl Sample {
     /// The sample's words.
     #[inline]
@@ -135,12 +141,21 @@ impl Sample {
         ]
     }
 
+    /// Makes a sample's words those of another that was taken at the same moment: only its number, and the event and how
+    /// often that happened, are its own.
+    #[inline]
+    pub const fn change(words: &mut [u64; SAMPLE_WORDS], sequence: u64, event: u16, weight: u64) {
+        words[1] = sequence;
+        words[3] = weight;
+        words[7] = words[7] & !0xffff | event as u64;
+    }
+
     /// Reads a record of kind [`KIND_SAMPLE`]; sections behind the fixed part are left to others.
     pub const fn decode(words: &[u64]) -> Result<Self, RecordError> {
         if words.len() < SAMPLE_WORDS || length_in_words(words[0]) != words.len() {
             return Err(RecordError::Length);
         }
-        let mode = match (words[0] >> 24) as u8 {
+        let mode = match mode(words[0]) {
             0 => Mode::Hypervisor,
             1 => Mode::Kernel,
             2 => Mode::User,

@@ -108,15 +108,15 @@ pub struct ConsumerPage {
 
 /// The words of a ring's data, wherever they lie.
 pub trait Data {
-    /// The words from this place of the circle on that lie in a row: at least one, and no more than `most`. Is not
-    /// asked for a place at or above the circle's size, nor for words beyond its end.
+    /// The words from this place of the circle on that lie in a row: at least one, no more than `most`, and none beyond
+    /// the circle's end. Is not asked for a place at or above the circle's size.
     fn run(&self, place: usize, most: usize) -> &[AtomicU64];
 }
 
 impl Data for [AtomicU64] {
     #[inline]
     fn run(&self, place: usize, most: usize) -> &[AtomicU64] {
-        &self[place..place + most]
+        &self[place..self.len().min(place + most)]
     }
 }
 
@@ -141,11 +141,11 @@ fn copy(to: &[AtomicU64], from: &[u64]) {
     }
 }
 
-/// Counts one more; only this context writes the count. Returns how many there were.
+/// Counts so many more; only this context writes the count. Returns how many there were.
 #[inline]
-fn count_one(count: &AtomicU64) -> u64 {
+fn count(count: &AtomicU64, more: u64) -> u64 {
     let before = count.load(Ordering::Relaxed);
-    count.store(before + 1, Ordering::Relaxed);
+    count.store(before + more, Ordering::Relaxed);
     before
 }
 
@@ -155,125 +155,132 @@ impl Producer {
         Self { mask: (size - 1) as u64, busy: Private::new(0), head: Private::new(0) }
     }
 
-    /// Takes the next sequence number. Every sample begins here, and ends with exactly one of [`Self::write`],
-    /// [`Self::filter`] and [`Self::lose`].
+    /// Begins so many samples of one moment, each of which gets a sequence number.
     ///
-    /// A sampling interrupt that arrives while one is at work on this CPU gets `None` and is counted.
+    /// A sampling interrupt that arrives while another is at work on this CPU gets `None`, and its samples are counted.
     #[inline]
-    pub fn begin(&self, header: &RingHeader) -> Option<u64> {
+    pub fn begin<'a>(
+        &'a self,
+        samples: u64,
+        header: &'a RingHeader,
+        consumer: &ConsumerPage,
+    ) -> Option<Taking<'a>> {
         let nested = &header.counts.0.lost[Loss::Nested as usize];
         if self.busy.load(Ordering::Relaxed) != 0 {
-            count_one(nested);
+            count(nested, samples);
             return None;
         }
         self.busy.store(1, Ordering::Relaxed);
-        // An NMI after this line finds `busy` set, one before it has ended its sample: the counts below are ours.
+        // An NMI after this line finds `busy` set, one before it has ended its samples: the counts below are ours.
         compiler_fence(Ordering::SeqCst);
-        let sequence = count_one(&header.counts.0.begun) + nested.load(Ordering::Relaxed);
-        Some(sequence)
-    }
-
-    /// Writes one record, or counts it as lost where it does not fit.
-    #[inline]
-    pub fn write<D: Data + ?Sized>(
-        &self,
-        words: &[u64],
-        data: &D,
-        header: &RingHeader,
-        consumer: &ConsumerPage,
-    ) {
+        let sequence = count(&header.counts.0.begun, samples) + nested.load(Ordering::Relaxed);
         // Acquire: what the consumer read before it stored this tail, it has read before we write over it.
         let tail = consumer.tail.load(Ordering::Acquire);
         let head = self.head.load(Ordering::Relaxed);
-        let used = head.wrapping_sub(tail);
-        if used > self.mask + 1 {
-            return self.lose(Loss::Damaged, header);
+        // None where the tail can't be.
+        let left = (self.mask + 1).checked_sub(head.wrapping_sub(tail));
+        let cause = if left.is_some() { Loss::Full } else { Loss::Damaged };
+        Some(Taking { producer: self, header, head, left: left.unwrap_or(0), cause, sequence, written: 0 })
+    }
+}
+
+/// Samples that are being taken. Each that was begun has its number from [`Self::sequence`] and ends with exactly one of
+/// [`Self::write`], [`Self::close`], [`Self::filter`] and [`Self::lose`]; [`Self::end`] ends them all.
+#[must_use]
+pub struct Taking<'a> {
+    producer: &'a Producer,
+    header: &'a RingHeader,
+    head: u64,
+    /// The words that there is room for, and why there are no more.
+    left: u64,
+    cause: Loss,
+    sequence: u64,
+    written: u64,
+}
+
+impl Taking<'_> {
+    /// The next sample's number.
+    #[inline]
+    pub fn sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence - 1
+    }
+
+    /// Writes a sample's record, or counts it as lost where it does not fit.
+    #[inline]
+    pub fn write<const WORDS: usize, D: Data + ?Sized>(&mut self, words: &[u64; WORDS], data: &D) {
+        if self.left < WORDS as u64 {
+            return self.lose(self.cause);
         }
-        if used + words.len() as u64 > self.mask + 1 {
-            return self.lose(Loss::Full, header);
-        }
-        let place = head & self.mask;
-        let run = data.run(place as usize, words.len().min((self.mask + 1 - place) as usize));
-        match run.get(..words.len()) {
-            // As a rule: a copy whose length the compiler knows.
+        let place = (self.head & self.producer.mask) as usize;
+        match data.run(place, WORDS).get(..WORDS) {
+            // As a rule: stores whose number the compiler knows.
             Some(run) => copy(run, words),
-            None => self.copy_in_runs(words, data, head),
+            None => self.write_in_runs(words, data),
         }
-        let head = head + words.len() as u64;
-        self.head.store(head, Ordering::Relaxed);
-        count_one(&header.counts.0.written);
-        // Release: pairs with the consumer's Acquire, which then sees the words and the counts.
-        header.head.0.store(head, Ordering::Release);
-        self.end();
+        self.wrote(WORDS);
     }
 
     /// Writes words that do not lie in a row: at the circle's end, and where pages lie apart.
     #[cold]
-    fn copy_in_runs<D: Data + ?Sized>(&self, words: &[u64], data: &D, head: u64) {
-        let (mut position, mut rest) = (head, words);
+    #[inline(never)]
+    fn write_in_runs<D: Data + ?Sized>(&self, words: &[u64], data: &D) {
+        let (mut position, mut rest) = (self.head, words);
         while !rest.is_empty() {
-            let place = position & self.mask;
-            let run = data.run(place as usize, rest.len().min((self.mask + 1 - place) as usize));
+            let place = position & self.producer.mask;
+            let run = data.run(place as usize, rest.len());
             copy(run, rest);
             position += run.len() as u64;
             rest = rest.get(run.len()..).unwrap_or(&[]);
         }
     }
 
-    /// Room for a record of at most so many words, for a sample that was begun; none where the ring has less. The sample
-    /// is then still to be ended, as is one with room: by [`Self::close`].
+    /// Room for a record of at most so many words; none where the ring has less, and then the sample is still to be ended.
     #[inline]
-    pub fn open<'a, D: Data + ?Sized>(
-        &self,
-        most: usize,
-        data: &'a D,
-        consumer: &ConsumerPage,
-    ) -> Option<Room<'a, D>> {
-        // Acquire: as in `write`.
-        let tail = consumer.tail.load(Ordering::Acquire);
-        let head = self.head.load(Ordering::Relaxed);
-        let used = head.wrapping_sub(tail);
-        let size = self.mask + 1;
-        if used > size || used + most as u64 > size {
-            return None;
-        }
-        Some(Room { data, mask: self.mask, head, length: 0, most })
+    pub fn open<'a, D: Data + ?Sized>(&self, most: usize, data: &'a D) -> Option<Room<'a, D>> {
+        let room = Room { data, mask: self.producer.mask, head: self.head, length: 0, most };
+        (self.left >= most as u64).then_some(room)
     }
 
     /// Ends a sample whose record stands in its room, but for its length.
     #[inline]
-    pub fn close<D: Data + ?Sized>(&self, room: Room<'_, D>, header: &RingHeader) {
+    pub fn close<D: Data + ?Sized>(&mut self, room: Room<'_, D>) {
         room.set(0, record::with_length(room.get(0), room.length));
-        let head = room.head + room.length as u64;
-        self.head.store(head, Ordering::Relaxed);
-        count_one(&header.counts.0.written);
-        // Release: as in `write`.
-        header.head.0.store(head, Ordering::Release);
-        self.end();
+        self.wrote(room.length);
     }
 
-    /// Ends a sample that was begun and is not wanted.
+    #[inline(always)]
+    fn wrote(&mut self, words: usize) {
+        self.head += words as u64;
+        self.left -= words as u64;
+        self.written += 1;
+    }
+
+    /// Ends a sample that is not wanted.
     #[inline]
-    pub fn filter(&self, header: &RingHeader) {
-        count_one(&header.counts.0.filtered);
-        self.end();
+    pub fn filter(&mut self) {
+        count(&self.header.counts.0.filtered, 1);
     }
 
-    /// Ends a sample that was begun and can't be written.
+    /// Ends a sample that can't be written.
     #[cold]
-    pub fn lose(&self, cause: Loss, header: &RingHeader) {
-        count_one(&header.counts.0.lost[cause as usize]);
-        self.end();
+    pub fn lose(&mut self, cause: Loss) {
+        count(&self.header.counts.0.lost[cause as usize], 1);
     }
 
+    /// Shows the consumer what was written.
     #[inline]
-    fn end(&self) {
+    pub fn end(self) {
+        self.producer.head.store(self.head, Ordering::Relaxed);
+        count(&self.header.counts.0.written, self.written);
+        // Release: pairs with the consumer's Acquire, which then sees the words and the counts.
+        self.header.head.0.store(self.head, Ordering::Release);
         compiler_fence(Ordering::SeqCst);
-        self.busy.store(0, Ordering::Relaxed);
+        self.producer.busy.store(0, Ordering::Relaxed);
     }
 }
 
-/// Room for one record, which is written piece by piece and seen by nobody before [`Producer::close`].
+/// Room for one record, which is written piece by piece and seen by nobody before [`Taking::end`].
 pub struct Room<'a, D: ?Sized> {
     data: &'a D,
     mask: u64,
@@ -310,7 +317,7 @@ impl<D: Data + ?Sized> Room<'_, D> {
         let mut rest = words.get(..words.len().min(self.left())).unwrap_or(&[]);
         while !rest.is_empty() {
             let place = (self.head + self.length as u64) & self.mask;
-            let run = self.data.run(place as usize, rest.len().min((self.mask + 1 - place) as usize));
+            let run = self.data.run(place as usize, rest.len());
             let (now, later) = rest.split_at(run.len().min(rest.len()));
             copy(run, now);
             self.length += now.len();
@@ -386,7 +393,7 @@ impl Consumer {
             let mut read = 1;
             while read < length {
                 let place = (self.tail + read as u64) & (self.size - 1);
-                let run = data.run(place as usize, (length - read).min((self.size - place) as usize));
+                let run = data.run(place as usize, length - read);
                 for (word, from) in words[read..length].iter_mut().zip(run) {
                     *word = from.load(Ordering::Relaxed);
                 }

@@ -1,7 +1,7 @@
 //! What either side can do to the other: nothing but lose samples.
 #![cfg(not(loom))]
 
-use std::mem::offset_of;
+use std::{array, mem::offset_of};
 
 use abi::{
     AtomicU64, Ordering, PAGE_SIZE,
@@ -69,8 +69,10 @@ proptest! {
         let producer = Producer::new(SIZE);
         for (i, &tail) in tails.iter().enumerate() {
             page.tail.store(tail, Ordering::Relaxed);
-            prop_assert_eq!(producer.begin(&header), Some(i as u64));
-            producer.write(&[SAMPLE_WORDS as u64; SAMPLE_WORDS], &data[..], &header, &page);
+            let mut taking = producer.begin(1, &header, &page).unwrap();
+            prop_assert_eq!(taking.sequence(), i as u64);
+            taking.write(&[SAMPLE_WORDS as u64; SAMPLE_WORDS], &data[..]);
+            taking.end();
         }
         let counts = &header.counts.0;
         let lost = |loss: Loss| counts.lost[loss as usize].load(Ordering::Relaxed);
@@ -82,15 +84,31 @@ proptest! {
 
     /// Records of any length, around the circle's end many times over: what arrives is what was written, in order.
     #[test]
-    fn records_survive_the_circles_end(lengths in vec(1..=SIZE as u64, 1..200), every in 1..4usize) {
+    fn records_survive_the_circles_end(
+        lengths in vec(prop_oneof![Just(SAMPLE_WORDS as u64), 1..=SIZE as u64], 1..200),
+        together in 1..4usize,
+        every in 1..4usize,
+    ) {
         let (header, page) = (RingHeader::default(), ConsumerPage::default());
         let data: Vec<AtomicU64> = (0..SIZE).map(|_| AtomicU64::new(0)).collect();
         let (producer, mut consumer) = (Producer::new(SIZE), Consumer::new(SIZE));
         let mut arrived = Vec::new();
-        for (i, &length) in lengths.iter().enumerate() {
-            let sequence = producer.begin(&header).unwrap();
-            let record: Vec<u64> = (0..length).map(|word| if word == 0 { length | sequence << 32 } else { sequence }).collect();
-            producer.write(&record, &data[..], &header, &page);
+        for (i, lengths) in lengths.chunks(together).enumerate() {
+            let mut taking = producer.begin(lengths.len() as u64, &header, &page).unwrap();
+            for &length in lengths {
+                let sequence = taking.sequence();
+                let word = |place: u64| if place == 0 { length | sequence << 32 } else { sequence };
+                if length == SAMPLE_WORDS as u64 {
+                    let words: [u64; SAMPLE_WORDS] = array::from_fn(|place| word(place as u64));
+                    taking.write(&words, &data[..]);
+                } else if let Some(mut room) = taking.open(length as usize, &data[..]) {
+                    (0..length).for_each(|place| room.push(word(place)));
+                    taking.close(room);
+                } else {
+                    taking.lose(Loss::Full);
+                }
+            }
+            taking.end();
             if i % every == 0 {
                 consumer.drain(&data[..], &header, &page, |words| {
                     assert!(words[1..].iter().all(|&word| word == words[0] >> 32), "a record of two");
@@ -102,6 +120,8 @@ proptest! {
         prop_assert!(arrived.is_sorted_by(|a, b| a < b));
         let lost = header.counts.0.lost[Loss::Full as usize].load(Ordering::Relaxed);
         prop_assert_eq!(arrived.len() as u64 + lost, lengths.len() as u64);
+        prop_assert_eq!(header.counts.0.taken(), lengths.len() as u64);
+        prop_assert_eq!(header.counts.0.written.load(Ordering::Relaxed), arrived.len() as u64);
     }
 }
 

@@ -17,8 +17,8 @@ fn a_record_is_written_piece_by_piece_around_the_rings_end() {
     let producer = Producer::new(SIZE);
     let mut consumer = Consumer::new(SIZE);
     for turn in 0..10u64 {
-        producer.begin(&header).unwrap();
-        let mut room = producer.open(20, &data[..], &page).unwrap();
+        let mut taking = producer.begin(1, &header, &page).unwrap();
+        let mut room = taking.open(20, &data[..]).unwrap();
         (0..8).for_each(|word| room.push(if word == 0 { 1 << 16 } else { turn }));
         let section = room.length();
         room.push(0);
@@ -31,7 +31,8 @@ fn a_record_is_written_piece_by_piece_around_the_rings_end() {
         room.shorten(15);
         room.set(section, section_header(7, Kind::Stack, Mode::User));
         assert_eq!(header.counts.0.written.load(Ordering::Relaxed), turn);
-        producer.close(room, &header);
+        taking.close(room);
+        taking.end();
         let mut seen = 0;
         let each = |words: &[u64]| {
             seen += 1;
@@ -42,5 +43,6 @@ fn a_record_is_written_piece_by_piece_around_the_rings_end() {
         consumer.drain(&data[..], &header, &page, each).unwrap();
         assert_eq!(seen, 1);
     }
-    assert!(producer.open(33, &data[..], &page).is_none(), "more than there is");
+    let taking = producer.begin(1, &header, &page).unwrap();
+    assert!(taking.open(33, &data[..]).is_none(), "more than there is");
 }

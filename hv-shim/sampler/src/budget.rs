@@ -17,8 +17,9 @@ const LONGEST_NS: u64 = 1_000_000_000;
 pub struct Budget {
     /// How many millionths of the time sampling may use; 0 is no bound.
     millionths: u64,
-    /// Of one sample.
+    /// Of one sample, and what one is taken to cost at the most.
     average: u64,
+    most: u64,
     cost: u64,
     samples: u64,
     /// When the window began, in ticks and in nanoseconds.
@@ -29,9 +30,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of which nothing is used yet.
-    pub const fn new(millionths: u64) -> Self {
-        Self { millionths, average: 0, cost: 0, samples: 0, began: (0, 0), shortest_ns: 0, own_ns: 0 }
+    /// A budget of which nothing is used yet; it is now so many ticks and so many nanoseconds.
+    pub const fn new(millionths: u64, ticks: u64, now_ns: u64) -> Self {
+        let began = (ticks, now_ns);
+        Self { millionths, average: 0, most: MOST, cost: 0, samples: 0, began, shortest_ns: 0, own_ns: 0 }
     }
 
     /// How far samples have to be apart; 0 while nothing is known.
@@ -44,25 +46,26 @@ impl Budget {
         self.own_ns
     }
 
-    /// A sample has cost so many ticks; it is now so many ticks and so many nanoseconds.
-    pub fn sampled(&mut self, cost: u64, ticks: u64, now_ns: u64) {
-        let most = if self.average == 0 { MOST } else { self.average * OUTLIER };
-        let cost = cost.min(most);
-        self.cost += cost;
+    /// A sample has cost so many ticks; it is now so many ticks and so many nanoseconds. Whether that made a difference to
+    /// the other figures.
+    #[inline]
+    pub fn sampled(&mut self, cost: u64, ticks: u64, now_ns: u64) -> bool {
+        self.cost += cost.min(self.most);
         self.samples += 1;
-        if self.samples == 1 && self.began == (0, 0) {
-            self.began = (ticks, now_ns);
-        }
-        if self.samples >= WINDOW {
+        let is_complete = self.samples >= WINDOW;
+        if is_complete {
             self.reckon(ticks, now_ns);
         }
+        is_complete
     }
 
+    #[cold]
     fn reckon(&mut self, ticks: u64, now_ns: u64) {
         let (ticks_then, ns_then) = self.began;
         let (ticks_passed, ns_passed) = (ticks.saturating_sub(ticks_then), now_ns.saturating_sub(ns_then));
         let of_window = self.cost / self.samples;
         self.average = if self.average == 0 { of_window } else { (self.average * 3 + of_window) / 4 };
+        self.most = if self.average == 0 { MOST } else { self.average * OUTLIER };
         // A window is at most seconds long, a sample's cost far below one: the products fit.
         let to_ns = |cost: u64| cost * (ns_passed >> 10) / (ticks_passed >> 10).max(1);
         self.own_ns += to_ns(self.cost);
@@ -88,7 +91,7 @@ mod tests {
 
     #[test]
     fn samples_are_so_far_apart_that_they_cost_what_they_may() {
-        let mut budget = Budget::new(10_000);
+        let mut budget = Budget::new(10_000, 0, 0);
         assert_eq!(budget.shortest_ns(), 0);
         sample(&mut budget, 2_000, 100_000, 320);
         // Two microseconds are one percent of 200.
@@ -98,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_is_far_out_was_not_ours() {
-        let mut budget = Budget::new(10_000);
+        let mut budget = Budget::new(10_000, 0, 0);
         sample(&mut budget, 2_000, 100_000, 64);
         budget.sampled(3 * 50_000_000, 0, 0);
         sample(&mut budget, 2_000, 100_000, 63);
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn without_a_bound_nothing_is_asked_for() {
-        let mut budget = Budget::new(0);
+        let mut budget = Budget::new(0, 0, 0);
         sample(&mut budget, 50_000, 100_000, 320);
         assert_eq!(budget.shortest_ns(), 0);
     }

@@ -117,6 +117,11 @@ impl Schedule {
         self.next_mean = mean_ns;
     }
 
+    /// Until when samples may be taken, if nobody looks for another sign of life of dom0's before.
+    pub fn holds_until(&self) -> u64 {
+        self.lease.until
+    }
+
     /// Nanoseconds spent without a lease, up to the last time that it came back.
     pub fn quiet_ns(&self) -> u64 {
         self.quiet_ns
@@ -164,8 +169,9 @@ impl Schedule {
         verdict
     }
 
-    /// The CPU has something to do again.
-    pub fn wake(&mut self, now: u64) {
+    /// The CPU has something to do again. However long it slept, dom0 may have given signs of life meanwhile.
+    pub fn wake(&mut self, now: u64, lease_word: u64) {
+        self.lease.holds(lease_word, now);
         if matches!(self.state, State::Asleep | State::Offline) {
             self.state = State::Awake;
             self.due = now + self.residual();
@@ -179,13 +185,9 @@ impl Schedule {
         }
     }
 
-    /// The CPU is online: whether it was not until now. It may have found work before it ever idled.
-    pub fn online(&mut self, now: u64) -> bool {
-        let is_back = self.state == State::Offline;
-        if is_back {
-            self.wake(now);
-        }
-        is_back
+    /// Whether there is no CPU, as far as is known. One that is back may find work before it ever idles.
+    pub fn is_offline(&self) -> bool {
+        self.state == State::Offline
     }
 
     /// Moves `due` past `now` and returns what the due times passed stand for.
@@ -273,7 +275,7 @@ mod tests {
         schedule.sleep(now, 0, false);
         for _ in 0..200_000 {
             now += 3_700_000;
-            schedule.wake(now);
+            schedule.wake(now, now);
             let end = now + MEAN / 10;
             // Every other interrupt is late, and comes when the CPU idles again.
             while let Some(due) = schedule.due().filter(|&due| due < end && due % 2 == 0) {
@@ -345,7 +347,7 @@ mod tests {
         assert_eq!(schedule.sleep(due - 1, 1, false), Verdict::NotDue);
         assert_eq!(schedule.due(), None);
         assert_eq!(schedule.interrupt(due, 2, false), Verdict::NotDue);
-        schedule.wake(due + 5);
+        schedule.wake(due + 5, 2);
         assert!(schedule.due().unwrap() > due + 5);
     }
 
@@ -356,19 +358,20 @@ mod tests {
         assert_eq!(schedule.due(), None);
         let back = 700 * MEAN;
         assert_eq!(schedule.interrupt(back, 1, false), Verdict::NotDue);
-        assert!(schedule.online(back + 1));
-        assert!(!schedule.online(back + 2));
+        assert!(schedule.is_offline());
+        schedule.wake(back + 1, 1);
+        assert!(!schedule.is_offline());
         let due = schedule.due().unwrap();
         assert!(due > back && due < back + 2 * MEAN);
         assert_eq!(schedule.interrupt(due, 2, false), Verdict::Sample { weight: MEAN });
         // One that idles first.
         schedule.offline();
         assert_eq!(schedule.sleep(3 * back, 3, false), Verdict::NotDue);
-        schedule.wake(3 * back + 1);
+        schedule.wake(3 * back + 1, 3);
         assert!(schedule.due().unwrap() > 3 * back);
         // Timers are served while a CPU idles, too: that must not wake it.
         schedule.sleep(3 * back + 1, 4, false);
-        assert!(!schedule.online(3 * back + 2));
+        assert!(!schedule.is_offline());
         assert_eq!(schedule.due(), None);
     }
 

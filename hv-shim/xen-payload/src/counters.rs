@@ -17,13 +17,13 @@ use abi::{
     ring::{Loss, WATERMARK_ASLEEP},
 };
 use sampler::{
-    Budget, interrupted,
+    Budget, Schedule, interrupted,
     pmu::{Due, Event, LVTPC_MASKED, Moment, Nmi, Plan, Pmu, Registers, Unit, interrupts, spin, trust},
 };
 
 use crate::{
-    hooks::{config, layout, lease},
-    interrupts::{dom0s_will, system_time, tell_cost, this_cpu, write},
+    hooks::{config, layout},
+    interrupts::{is_told_to_be_quiet, system_time, tell_cost, this_cpu, write},
     machine::{ThisCpu, stack_top, time_stamp},
     percpu::{self, Cpu},
     registers::{Msrs, find_apic},
@@ -63,8 +63,7 @@ pub(crate) struct Counters {
     tried: AtomicU64,
     /// NMIs that found the tick at work since the last one.
     nested: AtomicU64,
-    /// The lease as the NMI knows it: dom0's word, and until when it holds.
-    word: AtomicU64,
+    /// The lease as the NMI knows it: until when samples may be taken.
     holds_until: AtomicU64,
     /// The time never goes back, though an NMI can find the clock half-way through being set.
     latest: AtomicU64,
@@ -186,7 +185,7 @@ impl Counters {
         // SAFETY: the caller's promise.
         let work = unsafe { &mut *self.work.get() };
         work.unit.prepare(plan(), seed);
-        work.budget = Budget::new(millionths);
+        work.budget = Budget::new(millionths, time_stamp(), system_time());
     }
 }
 
@@ -352,15 +351,16 @@ fn is_ours(cpu: &Cpu, regs: u64, before: u64) -> bool {
     };
     let Work { unit, budget } = &mut *inside.work;
     let moment = moment(cpu, budget.shortest_ns());
-    let may_sample = may_sample(counters, moment.now);
+    let may_sample = moment.now < counters.holds_until.load(Ordering::Relaxed)
+        && !is_told_to_be_quiet()
+        && !ENDING.load(Ordering::Relaxed);
     // A CPU that is only disturbed in its sleep promises nothing by a time, but for as long as this lasts.
     let watermark = &header.watermark.0;
     let asleep = watermark.load(Ordering::Relaxed) == WATERMARK_ASLEEP;
     watermark.store(moment.now, Ordering::Release);
-    let mut interrupted = None;
     let verdict = unit.interrupt(plan(), &Msrs, moment, |due| {
         if may_sample {
-            sample(cpu, regs, moment.now, due, &mut interrupted);
+            samples(cpu, regs, moment.now, due);
         }
     });
     if asleep {
@@ -369,8 +369,9 @@ fn is_ours(cpu: &Cpu, regs: u64, before: u64) -> bool {
     match verdict {
         Nmi::Ours => {
             let after = time_stamp();
-            budget.sampled(after.wrapping_sub(before), after, moment.now);
-            tell_cost(cpu, budget);
+            if budget.sampled(after.wrapping_sub(before), after, moment.now) {
+                tell_cost(cpu, budget);
+            }
         }
         Nmi::Late => {
             header.counts.0.late.fetch_add(1, Ordering::Relaxed);
@@ -383,36 +384,24 @@ fn is_ours(cpu: &Cpu, regs: u64, before: u64) -> bool {
 }
 
 /// What was interrupted is read once, however many counters have overflowed.
-fn sample(cpu: &Cpu, regs: u64, now: u64, due: Due, interrupted: &mut Option<Sample>) {
+fn samples(cpu: &Cpu, regs: u64, now: u64, due: &[Due]) {
     let header = cpu.ring.header();
-    let Some(sequence) = cpu.producer.begin(header) else { return };
-    let sample = interrupted.get_or_insert_with(|| {
-        let sample = interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, due.weight);
-        Sample { source: SOURCE_PMU, ..sample }
-    });
-    (sample.sequence, sample.weight, sample.event) = (sequence, due.weight, due.event);
-    write(cpu, Some(regs), sample, due.modes);
-}
-
-/// Whether somebody still reads: dom0's word has changed within the lease's time.
-fn may_sample(counters: &Counters, now: u64) -> bool {
-    if ENDING.load(Ordering::Relaxed) {
-        return false;
+    let Some(mut taking) = cpu.producer.begin(due.len() as u64, header, cpu.ring.consumer()) else { return };
+    let interrupted = interrupted::sample(&ThisCpu, layout(), stack_top(), regs, 0, now, 0);
+    let mut words = Sample { source: SOURCE_PMU, ..interrupted }.encode();
+    for &Due { event, weight, modes } in due {
+        Sample::change(&mut words, taking.sequence(), event, weight);
+        write(&mut taking, cpu, Some(regs), &words, modes);
     }
-    let (word, quiet) = dom0s_will();
-    if counters.word.load(Ordering::Relaxed) != word {
-        counters.word.store(word, Ordering::Relaxed);
-        counters.holds_until.store(now + config().lease_ns, Ordering::Relaxed);
-    }
-    !quiet && now < counters.holds_until.load(Ordering::Relaxed)
+    taking.end();
 }
 
 /// A sample that was due and can't be taken.
 fn lose(cpu: &Cpu) {
-    let header = cpu.ring.header();
     // Where one is being written, the attempt itself counts it.
-    if cpu.producer.begin(header).is_some() {
-        cpu.producer.lose(Loss::Masked, header);
+    if let Some(mut taking) = cpu.producer.begin(1, cpu.ring.header(), cpu.ring.consumer()) {
+        taking.lose(Loss::Masked);
+        taking.end();
     }
 }
 
@@ -434,8 +423,16 @@ pub(crate) fn tick(cpu: &Cpu) {
     header.watermark.0.store(moment.now, Ordering::Release);
 }
 
+impl Counters {
+    /// Somebody has looked for dom0's sign of life: until when samples may be taken.
+    pub(crate) fn may_sample_until(&self, time: u64) {
+        self.holds_until.store(time, Ordering::Relaxed);
+    }
+}
+
 /// Starts or pauses the counters as the schedule has it. Interrupts are off.
-pub(crate) fn follow(cpu: &Cpu, is_quiet: bool) {
+pub(crate) fn follow(cpu: &Cpu, schedule: &Schedule) {
+    let is_quiet = schedule.is_quiet();
     let Some(inside) = cpu.counters.enter() else { return };
     let Work { unit, budget } = &mut *inside.work;
     if is_quiet == unit.is_running() {
@@ -443,8 +440,7 @@ pub(crate) fn follow(cpu: &Cpu, is_quiet: bool) {
         if is_quiet {
             unit.pause(plan(), &Msrs, moment);
         } else {
-            cpu.counters.word.store(lease().renewed.load(Ordering::Relaxed), Ordering::Relaxed);
-            cpu.counters.holds_until.store(moment.now + config().lease_ns, Ordering::Relaxed);
+            cpu.counters.may_sample_until(schedule.holds_until());
             unit.run(plan(), &Msrs, moment);
         }
     }

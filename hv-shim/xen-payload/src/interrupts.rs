@@ -18,8 +18,8 @@ use core::{
 
 use abi::{
     control::COMMAND_QUIET,
-    record::{SAMPLE_WORDS, Sample},
-    ring::WATERMARK_ASLEEP,
+    record::{self, SAMPLE_WORDS, Sample},
+    ring::{Taking, WATERMARK_ASLEEP},
     section::{MISSING_WORDS, Missing},
 };
 use sampler::{
@@ -86,7 +86,7 @@ pub(crate) fn install(layout: &Layout, symbols: &Symbols, cpus: u64) -> u64 {
                     schedule.set_mean(counters::tick_ns());
                 }
                 schedule.start(now, word);
-                (*cpu).started.store(now, Ordering::Relaxed);
+                (*cpu).starts(now);
                 if is_online(&ThisCpu, symbols, number) {
                     (*cpu).ring.header().watermark.0.store(now, Ordering::Relaxed);
                 } else {
@@ -132,38 +132,55 @@ extern "C" fn xenoscope_timer(regs: u64) {
     let before = time_stamp();
     if let Some(cpu) = this_cpu() {
         let now = system_time();
-        let (word, quiet) = dom0s_will();
         // SAFETY: interrupts are off.
         let timer = unsafe { cpu.timer() };
-        if let Verdict::Sample { weight } = timer.schedule.interrupt(now, word, quiet) {
-            if counters::serve() {
-                counters::tick(cpu);
-            } else {
-                // do_IRQ keeps the interrupted frame per CPU, in every version.
-                let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
-                take(cpu, now, Some(regs), |sequence| {
-                    interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight)
-                });
-                timer.keep_to_budget(cpu, before, now);
-            }
+        // Xen's own timers come here too, between two of ours.
+        if timer.schedule.due().is_none_or(|due| due <= now) {
+            is_due(cpu, timer, before, now);
         }
     }
     // SAFETY: the handler that this one stands in for, with what it was given.
     unsafe { call!(apic_timer_interrupt, regs) };
 }
 
+/// A sample of the timer's is due, or a tick of the counters', or else it is to be seen whether there is a lease again.
+#[inline(never)]
+fn is_due(cpu: &Cpu, timer: &mut Timer, before: u64, now: u64) {
+    timer.is_settled = false;
+    let (word, quiet) = dom0s_will();
+    let verdict = timer.schedule.interrupt(now, word, quiet);
+    header_follows_schedule(cpu, &timer.schedule, now);
+    let Verdict::Sample { weight } = verdict else { return };
+    if counters::serve() {
+        return counters::tick(cpu);
+    }
+    // do_IRQ keeps the interrupted frame per CPU, in every version.
+    let regs = ThisCpu.read(this_cpus_own(address!(per_cpu__irq_regs)));
+    take(cpu, now, Some(regs), |sequence| {
+        interrupted::sample(&ThisCpu, layout(), stack_top(), regs, sequence, now, weight)
+    });
+    timer.keep_to_budget(cpu, before, now);
+}
+
 /// The lease's word, and whether the shim is to be quiet.
 #[inline(always)]
-pub(crate) fn dom0s_will() -> (u64, bool) {
-    let lease = lease();
-    (lease.renewed.load(Ordering::Relaxed), lease.command.load(Ordering::Relaxed) == COMMAND_QUIET)
+fn dom0s_will() -> (u64, bool) {
+    (lease().renewed.load(Ordering::Relaxed), is_told_to_be_quiet())
+}
+
+/// Whether dom0 wants no sample any more.
+#[inline(always)]
+pub(crate) fn is_told_to_be_quiet() -> bool {
+    lease().command.load(Ordering::Relaxed) == COMMAND_QUIET
 }
 
 #[inline(always)]
 fn take(cpu: &Cpu, now: u64, regs: Option<u64>, sample: impl FnOnce(u64) -> Sample) {
     let header = cpu.ring.header();
-    let Some(sequence) = cpu.producer.begin(header) else { return };
-    write(cpu, regs, &sample(sequence), config().modes);
+    let Some(mut taking) = cpu.producer.begin(1, header, cpu.ring.consumer()) else { return };
+    let sample = sample(taking.sequence());
+    write(&mut taking, cpu, regs, &sample.encode(), config().modes as u8);
+    taking.end();
     // After the record: who sees the watermark sees the record too.
     header.watermark.0.store(now, Ordering::Release);
 }
@@ -171,40 +188,52 @@ fn take(cpu: &Cpu, now: u64, regs: Option<u64>, sample: impl FnOnce(u64) -> Samp
 /// Ends a sample that was begun: into the ring, unless nobody wants those of its mode. `regs` is the interrupted frame,
 /// if there is one.
 #[inline(always)]
-pub(crate) fn write(cpu: &Cpu, regs: Option<u64>, sample: &Sample, modes: u64) {
-    let header = cpu.ring.header();
-    if modes >> sample.mode as u8 & 1 == 0 {
-        return cpu.producer.filter(header);
+pub(crate) fn write(
+    taking: &mut Taking<'_>,
+    cpu: &Cpu,
+    regs: Option<u64>,
+    words: &[u64; SAMPLE_WORDS],
+    modes: u8,
+) {
+    if modes >> record::mode(words[0]) & 1 == 0 {
+        return taking.filter();
     }
     if let Some(wanted) = memory::wanted()
         && let Some(regs) = regs
-        && write_with_callers(cpu, regs, sample, wanted)
+        && write_with_callers(taking, cpu, regs, words, wanted)
     {
         return;
     }
-    cpu.producer.write(&sample.encode(), &cpu.ring, header, cpu.ring.consumer());
+    taking.write(words, &cpu.ring);
 }
 
 /// The same with what is captured for finding callers, if there is room for as much of it as there may be; else with the
 /// word that there was none.
 #[inline(never)]
-fn write_with_callers(cpu: &Cpu, regs: u64, sample: &Sample, wanted: Wanted) -> bool {
-    let open = |words| cpu.producer.open(words, &cpu.ring, cpu.ring.consumer());
+fn write_with_callers(
+    taking: &mut Taking<'_>,
+    cpu: &Cpu,
+    regs: u64,
+    words: &[u64; SAMPLE_WORDS],
+    wanted: Wanted,
+) -> bool {
+    let Ok(sample) = Sample::decode(words) else { return false };
+    let open = |words| taking.open(words, &cpu.ring);
     let whole = open(wanted.record_words());
     let is_whole = whole.is_some();
     let Some(mut room) = whole.or_else(|| open(SAMPLE_WORDS + MISSING_WORDS)) else { return false };
-    for word in sample.encode() {
+    for &word in words {
         room.push(word);
     }
     if is_whole {
         let loaded_vcpu = ThisCpu.read(this_cpus_own(address!(per_cpu__curr_vcpu)));
         let interrupted =
             Interrupted { machine: &ThisCpu, layout: layout(), stack_top: stack_top(), regs, loaded_vcpu };
-        capture(&interrupted, &AllMemory, sample, wanted, &mut room);
+        capture(&interrupted, &AllMemory, &sample, wanted, &mut room);
     } else {
         missing(sample.mode, Missing::Room, &mut room);
     }
-    cpu.producer.close(room, cpu.ring.header());
+    taking.close(room);
     true
 }
 
@@ -215,9 +244,10 @@ impl Timer {
         let after = time_stamp();
         let cost = after.wrapping_sub(before) + core::mem::take(&mut self.cost);
         self.has_sampled = true;
-        self.budget.sampled(cost, after, now);
-        self.schedule.set_mean(config().period_ns.max(self.budget.shortest_ns()));
-        tell_cost(cpu, &self.budget);
+        if self.budget.sampled(cost, after, now) {
+            self.schedule.set_mean(config().period_ns.max(self.budget.shortest_ns()));
+            tell_cost(cpu, &self.budget);
+        }
     }
 }
 
@@ -235,25 +265,37 @@ extern "C" fn xenoscope_softirq() {
     // SAFETY: the handler that this one stands in for; it takes no arguments.
     unsafe { call!(timer_softirq_action) };
     let _off = InterruptsOff::new();
-    let before = time_stamp();
     if let Some(cpu) = this_cpu() {
-        take_idle_over();
         // SAFETY: interrupts are off.
         let timer = unsafe { cpu.timer() };
+        // Xen's own timers come here too, between two of ours, and as a rule another one follows before ours.
+        let xens = xens_deadline();
+        let is_xens = timer.schedule.due().is_some_and(|due| xens != 0 && xens <= due);
+        if !(timer.is_settled && is_xens) {
+            settle(cpu, timer);
+        }
+    }
+}
+
+/// What is to be done for a sample or a tick that is over, or for a CPU that has just begun.
+#[inline(never)]
+fn settle(cpu: &Cpu, timer: &mut Timer) {
+    // What is done without a sample is none's cost.
+    let before = core::mem::take(&mut timer.has_sampled).then(time_stamp);
+    take_idle_over();
+    // Not on every softirq: some idle drivers serve them in their sleep.
+    if timer.schedule.is_offline() {
         let now = system_time();
-        // Not on every softirq: some idle drivers serve them in their sleep.
-        if timer.schedule.online(now) {
-            cpu.wakes(now);
-        }
-        header_follows_schedule(cpu, &timer.schedule, now);
-        if counters::serve() {
-            counters::follow(cpu, timer.schedule.is_quiet());
-        }
-        set_timer(timer.schedule.due());
-        // Xen's own timers come here too: what is done then is no sample's cost.
-        if core::mem::take(&mut timer.has_sampled) {
-            timer.cost = time_stamp().wrapping_sub(before);
-        }
+        timer.schedule.wake(now, dom0s_will().0);
+        cpu.wakes(now);
+    }
+    if counters::serve() {
+        counters::follow(cpu, &timer.schedule);
+    }
+    bring_forward(timer.schedule.due());
+    timer.is_settled = true;
+    if let Some(before) = before {
+        timer.cost = time_stamp().wrapping_sub(before);
     }
 }
 
@@ -280,7 +322,7 @@ extern "C" fn xenoscope_idle() {
             }
             cpu.ring.header().watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
             if armed {
-                set_timer(None);
+                set_timer(xens_deadline());
             }
             cpu.falls_asleep(now);
         }
@@ -297,10 +339,10 @@ extern "C" fn xenoscope_idle() {
         cpu.wakes(now);
         // SAFETY: interrupts are off.
         let schedule = unsafe { &mut cpu.timer().schedule };
-        schedule.wake(now);
+        schedule.wake(now, dom0s_will().0);
         cpu.ring.header().watermark.0.store(now, Ordering::Release);
         header_follows_schedule(cpu, schedule, now);
-        set_timer(schedule.due());
+        bring_forward(schedule.due());
     }
 }
 
@@ -310,7 +352,9 @@ extern "C" fn xenoscope_idle() {
 extern "C" fn xenoscope_dead() -> u64 {
     if let Some(cpu) = this_cpu() {
         // SAFETY: interrupts are off.
-        unsafe { cpu.timer() }.schedule.offline();
+        let timer = unsafe { cpu.timer() };
+        timer.schedule.offline();
+        timer.is_settled = false;
         // The clock is per-CPU data: what was shown last is the time.
         let shown = cpu.ring.header().watermark.0.swap(WATERMARK_ASLEEP, Ordering::AcqRel);
         if shown != WATERMARK_ASLEEP {
@@ -330,6 +374,7 @@ fn header_follows_schedule(cpu: &Cpu, schedule: &Schedule, now: u64) {
     header.counts.0.quiet_ns.store(quiet, Ordering::Relaxed);
     header.counts.0.quiet_since.store(schedule.quiet_since().unwrap_or(0), Ordering::Relaxed);
     header.counts.0.awake_ns.store(cpu.awake_ns(now).saturating_sub(quiet), Ordering::Relaxed);
+    cpu.counters.may_sample_until(schedule.holds_until());
     if schedule.due().is_none() {
         header.watermark.0.store(WATERMARK_ASLEEP, Ordering::Release);
     }
@@ -346,14 +391,23 @@ fn take_idle_over() {
     }
 }
 
-/// Sets this CPU's timer for Xen's next deadline or ours, whichever comes first. Interrupts are off.
-fn set_timer(ours: Option<u64>) {
-    // `timer_deadline` is what Xen last set the timer for; 0 is none.
-    let xens = ThisCpu.read(this_cpus_own(address!(per_cpu__timer_deadline)));
-    let at = match ours {
-        Some(due) if xens == 0 || due < xens => due.max(system_time() + SHORTEST_NS),
-        _ => xens,
-    };
+/// When this CPU's timer is to fire for Xen itself; 0 is never.
+fn xens_deadline() -> u64 {
+    ThisCpu.read(this_cpus_own(address!(per_cpu__timer_deadline)))
+}
+
+/// Xen has set this CPU's timer: sets it for us if we need it earlier. Interrupts are off.
+fn bring_forward(ours: Option<u64>) {
+    let xens = xens_deadline();
+    if let Some(due) = ours
+        && (xens == 0 || due < xens)
+    {
+        set_timer(due.max(system_time() + SHORTEST_NS));
+    }
+}
+
+/// Sets this CPU's timer. Interrupts are off.
+fn set_timer(at: u64) {
     // SAFETY: int reprogram_timer(s_time_t timeout), which touches this CPU's timer only: 0 switches it off; it
     // returns 0 where the time has passed.
     let set = unsafe { call!(reprogram_timer, at) } as u32;

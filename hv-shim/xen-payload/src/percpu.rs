@@ -16,6 +16,7 @@ use sampler::{Budget, Schedule, probe::Refusal};
 use crate::{
     counters::Counters,
     hooks::config,
+    interrupts::system_time,
     machine::time_stamp,
     pages::{Access, Page},
 };
@@ -30,12 +31,10 @@ static CPUS: [AtomicPtr<Cpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut(
 pub(crate) struct Cpu {
     timer: UnsafeCell<Timer>,
     pub(crate) counters: Counters,
-    /// Nanoseconds that the CPU has idled since sampling began, up to when it last woke.
-    asleep_ns: AtomicU64,
+    /// When sampling began, plus the nanoseconds that the CPU has idled since, up to when it last woke.
+    away_ns: AtomicU64,
     /// Since when it idles; 0 while it does not.
     asleep_since: AtomicU64,
-    /// When sampling began.
-    pub(crate) started: AtomicU64,
     pub(crate) producer: Producer,
     pub(crate) ring: Ring,
 }
@@ -46,6 +45,8 @@ pub(crate) struct Timer {
     pub(crate) budget: Budget,
     /// A sample was taken, and the timer is not yet set for the next one.
     pub(crate) has_sampled: bool,
+    /// Nothing has changed since the softirq last looked after everything.
+    pub(crate) is_settled: bool,
     /// What setting the timer cost after the last sample.
     pub(crate) cost: u64,
 }
@@ -64,7 +65,11 @@ impl Cpu {
             let seed = time_stamp() ^ (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let timer = (*this).timer.get();
             (&raw mut (*timer).schedule).write(Schedule::new(config.period_ns, config.lease_ns, seed));
-            (&raw mut (*timer).budget).write(Budget::new(config.overhead_millionths));
+            (&raw mut (*timer).budget).write(Budget::new(
+                config.overhead_millionths,
+                time_stamp(),
+                system_time(),
+            ));
             (&raw mut (*this).producer).write(Producer::new(config.ring_pages as usize * PAGE_WORDS));
             if let Err(refusal) = (*this).ring.allocate(config.ring_pages as usize) {
                 Self::free(this);
@@ -73,6 +78,11 @@ impl Cpu {
             (*this).ring.describe(number);
         }
         Ok(this)
+    }
+
+    /// Sampling begins.
+    pub(crate) fn starts(&self, now: u64) {
+        self.away_ns.store(now, Ordering::Relaxed);
     }
 
     /// The CPU begins to idle.
@@ -84,7 +94,7 @@ impl Cpu {
     pub(crate) fn wakes(&self, now: u64) {
         let since = self.asleep_since.swap(0, Ordering::Relaxed);
         if since != 0 {
-            self.asleep_ns.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+            self.away_ns.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
         }
     }
 
@@ -94,8 +104,7 @@ impl Cpu {
             0 => now,
             since => since,
         };
-        let away = self.started.load(Ordering::Relaxed) + self.asleep_ns.load(Ordering::Relaxed);
-        now.saturating_sub(away)
+        now.saturating_sub(self.away_ns.load(Ordering::Relaxed))
     }
 
     /// What the timer's handlers have for themselves.

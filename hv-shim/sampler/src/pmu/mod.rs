@@ -314,7 +314,7 @@ impl Pmu {
 }
 
 /// A counter's register.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     msr: u32,
     /// The bits that it counts with.
@@ -322,6 +322,8 @@ struct Place {
 }
 
 impl Place {
+    const NONE: Self = Self { msr: 0, mask: 0 };
+
     /// Loads the counter with what it takes to overflow after `left` events.
     fn load<R: Registers>(self, registers: &R, left: u64) {
         registers.wrmsr(self.msr, left.wrapping_neg() & self.mask);

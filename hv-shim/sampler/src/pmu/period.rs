@@ -11,8 +11,13 @@ pub(super) struct Period {
     asked: u64,
     /// The mean now.
     mean: u64,
+    /// The shortest period of that mean, and how many there are. Reckoned when the mean changes, to be drawn from in an NMI.
+    shortest: u64,
+    choices: u64,
     /// The mean time between samples that was asked for; 0 where a period was.
     interval_ns: u64,
+    /// A period was asked for, and that is the mean.
+    is_as_asked: bool,
     /// When the last sample was taken, in nanoseconds that the event was counted.
     last: u64,
 }
@@ -36,22 +41,23 @@ impl Period {
     pub(super) const fn new(period: u64, interval_ns: u64) -> Self {
         let interval_ns = if interval_ns > LONGEST_NS { LONGEST_NS } else { interval_ns };
         let asked = if period > LONGEST_MEAN { LONGEST_MEAN } else { period };
-        Self { asked, mean: asked, interval_ns, last: 0 }
+        let (shortest, choices) = spread(asked);
+        Self { asked, mean: asked, shortest, choices, interval_ns, is_as_asked: interval_ns == 0, last: 0 }
     }
 
     /// Draws a period: even over 0.8 to 1.2 of the mean, so that no guest's rhythm stays in step with it.
     pub(super) fn draw(&self, random: &mut Random) -> u64 {
-        let spread = self.mean * 2 / 5;
-        self.mean - spread / 2 + random.below(spread + 1)
+        self.shortest + random.below(self.choices)
     }
 
     /// Whether the mean stays what it is, whatever the distance between samples: a period was asked for, and samples
     /// cost too little to lengthen it.
     pub(super) fn is_kept(&self, shortest_ns: u64) -> bool {
-        self.interval_ns == 0 && shortest_ns == 0 && self.mean == self.asked
+        self.is_as_asked && shortest_ns == 0
     }
 
     /// A sample was taken, `count` events after the one before.
+    #[inline(never)]
     pub(super) fn sampled(&mut self, count: u64, pace: Pace) {
         let took = pace.ran_ns.saturating_sub(core::mem::replace(&mut self.last, pace.ran_ns));
         self.steer(count, took, pace);
@@ -78,7 +84,15 @@ impl Period {
         let mean = if is_far { suggested } else { (self.mean * (INERTIA - 1) + suggested) / INERTIA };
         let least = if self.interval_ns == 0 { self.asked } else { SHORTEST_PERIOD };
         self.mean = mean.max(least).min(LONGEST_MEAN);
+        (self.shortest, self.choices) = spread(self.mean);
+        self.is_as_asked = self.interval_ns == 0 && self.mean == self.asked;
     }
+}
+
+/// The shortest period of this mean, and how many there are: even over ±20 % of it.
+const fn spread(mean: u64) -> (u64, u64) {
+    let spread = mean * 2 / 5;
+    (mean - spread / 2, spread + 1)
 }
 
 /// What the distance between samples depends on besides what was asked for.

@@ -10,7 +10,7 @@ use abi::pmu::{
     SHORTEST_PERIOD, Unusable,
 };
 
-use super::{Counters, Pmu};
+use super::{Counters, Place, Pmu};
 
 /// The most counters that are used.
 pub const MAX_COUNTERS: usize = 11;
@@ -67,6 +67,50 @@ impl Event {
 /// Nothing is counted there.
 const FREE: u8 = u8::MAX;
 
+/// A counter that an event is on, with what an NMI has to know of both.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) counter: u8,
+    event: u8,
+    /// In which modes the event is wanted.
+    pub(super) modes: u8,
+    pub(super) place: Place,
+}
+
+impl Slot {
+    const NONE: Self = Self { counter: 0, event: 0, modes: 0, place: Place::NONE };
+
+    /// The event's number.
+    #[inline(always)]
+    pub(super) fn event(&self) -> usize {
+        // It is below in any case; so the compiler knows it, too.
+        usize::from(self.event) % MAX_EVENTS
+    }
+}
+
+/// The counters that are used in one slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    slots: [Slot; MAX_COUNTERS],
+    count: u8,
+    counters: Counters,
+}
+
+impl Share {
+    const NONE: Self = Self { slots: [Slot::NONE; MAX_COUNTERS], count: 0, counters: 0 };
+
+    #[inline(always)]
+    pub(super) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The same with what is counted there, in their order.
+    #[inline(always)]
+    pub(super) fn slots(&self) -> &[Slot] {
+        self.slots.get(..usize::from(self.count)).unwrap_or(&[])
+    }
+}
+
 /// Which event is counted where and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -75,9 +119,9 @@ pub struct Plan {
     pub(super) count: u8,
     pub(super) slices: u8,
     /// By slice and counter: an event's number, or [`FREE`].
-    slots: [[u8; MAX_COUNTERS]; MAX_EVENTS],
-    /// By slice: the counters that are used in it.
-    active: [Counters; MAX_EVENTS],
+    rooms: [[u8; MAX_COUNTERS]; MAX_EVENTS],
+    /// The same as NMIs and ticks want it, by slice.
+    shares: [Share; MAX_EVENTS],
     /// The counters that are used in some slice.
     used: Counters,
     /// By event: in how many slices it is.
@@ -93,10 +137,10 @@ impl Plan {
         events: [Event::NONE; MAX_EVENTS],
         count: 0,
         slices: 1,
-        slots: [[FREE; MAX_COUNTERS]; MAX_EVENTS],
-        active: [0; MAX_EVENTS],
+        rooms: [[FREE; MAX_COUNTERS]; MAX_EVENTS],
+        shares: [Share::NONE; MAX_EVENTS],
         used: 0,
-        parts: [0; MAX_EVENTS],
+        parts: [1; MAX_EVENTS],
         assumed: false,
     };
 
@@ -124,20 +168,25 @@ impl Plan {
 
     /// Shares the counters out.
     pub fn share_out(&mut self, leave: Counters) -> Result<(), Unusable> {
-        self.fill_slots(leave)?;
+        self.fill_rooms(leave)?;
         // What each sample asks for is found out once.
-        for slice in 0..self.slices {
-            let active = self.slots_of(slice).fold(0, |all, (counter, _)| all | 1 << counter);
-            self.active[usize::from(slice)] = active;
-            self.used |= active;
+        for (share, rooms) in self.shares.iter_mut().zip(&self.rooms) {
+            for (counter, &event) in (0..).zip(rooms).filter(|&(_, &event)| event != FREE) {
+                let (modes, place) =
+                    (self.events[usize::from(event)].modes as u8, self.pmu.place_of(counter));
+                share.slots[usize::from(share.count)] = Slot { counter, event, modes, place };
+                share.count += 1;
+                share.counters |= 1 << counter;
+            }
+            self.used |= share.counters;
         }
         for number in 0..self.count {
-            self.parts[usize::from(number)] = self.slices_of(number);
+            self.parts[usize::from(number)] = self.slices_of(number).max(1);
         }
         Ok(())
     }
 
-    fn fill_slots(&mut self, leave: Counters) -> Result<(), Unusable> {
+    fn fill_rooms(&mut self, leave: Counters) -> Result<(), Unusable> {
         let is_free = |counter: u8| leave >> counter & 1 == 0;
         // Those that have a fixed counter are out of the others' way, in every slice.
         let mut waiting = 0u32;
@@ -145,10 +194,10 @@ impl Plan {
             let fixed = (self.pmu.general.count..self.pmu.count()).find(|&counter| {
                 is_free(counter)
                     && self.may_count(counter, number)
-                    && self.slots[0][usize::from(counter)] == FREE
+                    && self.rooms[0][usize::from(counter)] == FREE
             });
             match fixed {
-                Some(counter) => self.slots.iter_mut().for_each(|slice| slice[usize::from(counter)] = number),
+                Some(counter) => self.rooms.iter_mut().for_each(|slice| slice[usize::from(counter)] = number),
                 None => waiting |= 1 << number,
             }
         }
@@ -171,7 +220,7 @@ impl Plan {
                 if !self.may_count(counter, number) {
                     return Err(Unusable::TooFewCounters);
                 }
-                self.slots[usize::from(slice)][usize::from(counter)] = number;
+                self.rooms[usize::from(slice)][usize::from(counter)] = number;
             }
         }
         Ok(())
@@ -182,7 +231,7 @@ impl Plan {
     }
 
     fn is_in(&self, slice: u8, number: u8) -> bool {
-        self.slots.get(usize::from(slice)).is_some_and(|slots| slots.contains(&number))
+        self.rooms.get(usize::from(slice)).is_some_and(|rooms| rooms.contains(&number))
     }
 
     fn slices_of(&self, number: u8) -> u8 {
@@ -196,8 +245,7 @@ impl Plan {
 
     /// What a sample of an event stands for, as a multiple of what was counted: numerator and denominator.
     pub fn scale(&self, number: u8) -> (u64, u64) {
-        let parts = self.parts.get(usize::from(number)).copied().unwrap_or(0);
-        (u64::from(self.slices), u64::from(parts.max(1)))
+        (u64::from(self.slices), u64::from(self.parts[usize::from(number) % MAX_EVENTS]))
     }
 
     /// The counters that are used in some slice.
@@ -205,23 +253,10 @@ impl Plan {
         self.used
     }
 
-    /// The counters that are used in a slice.
-    pub(super) fn counters_in(&self, slice: u8) -> Counters {
-        self.active.get(usize::from(slice)).copied().unwrap_or(0)
-    }
-
-    /// A slice's counters, with the numbers of what they count.
-    pub(super) fn slots_of(&self, slice: u8) -> impl Iterator<Item = (u8, usize)> + '_ {
-        let slots = self.slots.get(usize::from(slice)).into_iter().flatten().enumerate();
-        slots
-            .filter(|&(_, &number)| usize::from(number) < MAX_EVENTS)
-            .map(|(counter, &number)| (counter as u8, usize::from(number)))
-    }
-
-    /// What a counter counts in a slice.
-    pub(super) fn event_on(&self, slice: u8, counter: u8) -> Option<usize> {
-        let number = *self.slots.get(usize::from(slice))?.get(usize::from(counter))?;
-        Some(usize::from(number)).filter(|&number| number < MAX_EVENTS)
+    /// What is counted in a slice.
+    #[inline(always)]
+    pub(super) fn share_of(&self, slice: u8) -> &Share {
+        &self.shares[usize::from(slice) % MAX_EVENTS]
     }
 
     /// The processor's counters.

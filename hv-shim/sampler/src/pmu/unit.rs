@@ -10,7 +10,7 @@ use abi::pmu::MAX_EVENTS;
 use super::{
     Counters, LVTPC_MASKED, LVTPC_NMI, Position, Registers,
     period::{Pace, Period},
-    plan::{MAX_COUNTERS, Plan},
+    plan::{MAX_COUNTERS, Plan, Slot},
 };
 use crate::random::Random;
 
@@ -31,6 +31,8 @@ pub struct Unit {
     seen: u64,
     /// Until when an NMI that finds nothing is taken for one of ours.
     late_until: u64,
+    /// What an NMI has found to be due: kept here, so that no NMI has to clear it.
+    due: [Due; MAX_COUNTERS],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +97,13 @@ pub struct Due {
     /// What it stands for, in the event's units: what was counted since the last one, scaled.
     pub weight: u64,
     /// In which modes it is wanted.
-    pub modes: u64,
+    pub modes: u8,
+}
+
+/// Counters that have overflowed, and how many of [`Unit`]'s samples are due for it.
+struct Served {
+    counters: Counters,
+    count: usize,
 }
 
 /// Whose an NMI was.
@@ -131,6 +139,7 @@ impl Unit {
             saved: Saved { selectors: none, counters: none, global: 0, lvtpc: 0 },
             seen: 0,
             late_until: 0,
+            due: [Due { event: 0, weight: 0, modes: 0 }; MAX_COUNTERS],
         };
         unit.prepare(plan, seed);
         unit
@@ -177,7 +186,7 @@ impl Unit {
             return;
         }
         registers.set_lvtpc(LVTPC_MASKED);
-        plan.pmu.freeze(registers, plan.counters_in(self.slice));
+        plan.pmu.freeze(registers, plan.share_of(self.slice).counters());
         // An overflow whose NMI is under way is not sampled any more.
         let overflowed = self.halt(plan, registers, moment);
         self.expect_late(overflowed, moment.now);
@@ -193,42 +202,32 @@ impl Unit {
         self.state = State::Off;
     }
 
-    /// An NMI. Calls `sample` for every event that has overflowed.
+    /// An NMI. Calls `sample` for events that have overflowed.
     pub fn interrupt<R: Registers>(
         &mut self,
         plan: &Plan,
         registers: &R,
         moment: Moment,
-        mut sample: impl FnMut(Due),
+        mut sample: impl FnMut(&[Due]),
     ) -> Nmi {
         if self.state != State::Running {
             return self.late_or_foreign(moment.now);
         }
-        let (pmu, active) = (&plan.pmu, plan.counters_in(self.slice));
+        let (pmu, active) = (&plan.pmu, plan.share_of(self.slice).counters());
         pmu.freeze(registers, active);
-        let mut found: Counters = 0;
+        let mut found = 0;
         for _ in 0..ROUNDS {
-            let told = pmu.told(registers, active);
-            let mut overflowed: Counters = 0;
-            for counter in bits(told.unwrap_or(active)) {
-                let place = pmu.place_of(counter);
-                let past = match place.position(registers) {
-                    Position::Past(past) => past,
-                    Position::Left(_) if told.is_some() => 0,
-                    Position::Left(_) => continue,
-                };
-                overflowed |= 1 << counter;
-                if let Some(number) = plan.event_on(self.slice, counter) {
-                    let (due, period) = self.take(plan, number, past, moment);
-                    place.load(registers, period);
-                    sample(due);
-                }
-            }
-            if overflowed == 0 {
+            let served = match pmu.global {
+                None => self.serve(plan, registers, moment, None),
+                Some(_) => self.serve_told(plan, registers, moment),
+            };
+            if served.counters == 0 {
                 break;
             }
-            found |= overflowed;
-            pmu.acknowledge(registers, overflowed);
+            // All of them together: what was interrupted is the same.
+            sample(self.due.get(..served.count).unwrap_or(&[]));
+            found |= served.counters;
+            pmu.acknowledge(registers, served.counters);
             if pmu.global.is_none() {
                 // Whatever overflows from now on has an NMI of its own.
                 break;
@@ -248,17 +247,61 @@ impl Unit {
         Nmi::Ours
     }
 
+    /// Serves the counters that a register tells to have overflowed.
+    #[inline(never)]
+    fn serve_told<R: Registers>(&mut self, plan: &Plan, registers: &R, moment: Moment) -> Served {
+        let told = plan.pmu.told(registers, plan.share_of(self.slice).counters());
+        self.serve(plan, registers, moment, told)
+    }
+
+    /// Serves the counters that are told to have overflowed, or, where nothing tells, those whose position does: what is due
+    /// for them, and their next periods.
+    #[inline(always)]
+    fn serve<R: Registers>(
+        &mut self,
+        plan: &Plan,
+        registers: &R,
+        moment: Moment,
+        told: Option<Counters>,
+    ) -> Served {
+        let mut served = Served { counters: 0, count: 0 };
+        for slot in plan.share_of(self.slice).slots() {
+            if told.is_some_and(|told| told >> slot.counter & 1 == 0) {
+                continue;
+            }
+            let past = match slot.place.position(registers) {
+                Position::Past(past) => past,
+                Position::Left(_) if told.is_some() => 0,
+                Position::Left(_) => continue,
+            };
+            served.counters |= 1 << slot.counter;
+            let (due, period) = self.take(plan, slot, past, moment);
+            slot.place.load(registers, period);
+            if let Some(place) = self.due.get_mut(served.count) {
+                *place = due;
+                served.count += 1;
+            }
+        }
+        served
+    }
+
     /// An event whose counter is so many events past its end: its sample, and its next period.
-    fn take(&mut self, plan: &Plan, number: usize, past: u64, moment: Moment) -> (Due, u64) {
-        let event = &mut self.events[number];
+    #[inline(always)]
+    fn take(&mut self, plan: &Plan, slot: &Slot, past: u64, moment: Moment) -> (Due, u64) {
+        let event = &mut self.events[slot.event()];
         let counted = event.drawn + past;
-        let (times, parts) = plan.scale(number as u8);
         if !event.period.is_kept(moment.shortest) {
-            event.period.sampled(counted, event.pace(plan, number, moment));
+            event.period.sampled(counted, event.pace(plan, slot.event(), moment));
         }
         event.drawn = event.period.draw(&mut self.random);
-        let weight = if times == parts { counted } else { counted * times / parts.max(1) };
-        (Due { event: number as u16, weight, modes: plan.events[number].modes }, event.drawn)
+        let weight = match plan.slices() {
+            1 => counted,
+            _ => {
+                let (times, parts) = plan.scale(slot.event() as u8);
+                counted * times / parts.max(1)
+            }
+        };
+        (Due { event: slot.event() as u16, weight, modes: slot.modes }, event.drawn)
     }
 
     /// From time to time: looks whether the counters are still as they were left, sets right what is not, and gives
@@ -274,7 +317,7 @@ impl Unit {
             State::Running => {}
         }
         let pmu = &plan.pmu;
-        pmu.freeze(registers, plan.counters_in(self.slice));
+        pmu.freeze(registers, plan.share_of(self.slice).counters());
         let is_armed = registers.lvtpc() & (LVTPC_MASKED | LVTPC_NMI) == LVTPC_NMI
             && (plan.assumed || self.is_armed(plan, registers));
         if !plan.assumed && self.is_taken_over(plan, registers) {
@@ -296,14 +339,14 @@ impl Unit {
     fn halt<R: Registers>(&mut self, plan: &Plan, registers: &R, moment: Moment) -> Counters {
         let pmu = &plan.pmu;
         let mut overflowed = 0;
-        for (counter, number) in plan.slots_of(self.slice) {
-            pmu.stop(registers, counter);
-            let event = &mut self.events[number];
-            match pmu.place_of(counter).position(registers) {
+        for slot in plan.share_of(self.slice).slots() {
+            pmu.stop(registers, slot.counter);
+            let event = &mut self.events[slot.event()];
+            match slot.place.position(registers) {
                 Position::Left(left) => {
                     event.left = left.min(event.drawn);
                     let counted = event.drawn - event.left;
-                    let pace = event.pace(plan, number, moment);
+                    let pace = event.pace(plan, slot.event(), moment);
                     if event.period.is_overdue(counted, pace) {
                         event.left = event.period.draw(&mut self.random).min(event.left);
                         event.drawn = counted + event.left;
@@ -312,7 +355,7 @@ impl Unit {
                 // Nothing counts there, and what is left is not known.
                 Position::Past(_) if plan.assumed => event.left = event.drawn,
                 Position::Past(_) => {
-                    overflowed |= 1 << counter;
+                    overflowed |= 1 << slot.counter;
                     event.drawn = event.period.draw(&mut self.random);
                     event.left = event.drawn;
                 }
@@ -325,25 +368,26 @@ impl Unit {
     }
 
     fn start<R: Registers>(&mut self, plan: &Plan, registers: &R, moment: Moment) {
-        for (counter, number) in plan.slots_of(self.slice) {
-            self.events[number].since = moment.awake;
-            plan.pmu.start(registers, counter, &plan.events[number], self.events[number].left.max(1));
+        for slot in plan.share_of(self.slice).slots() {
+            let event = &mut self.events[slot.event()];
+            event.since = moment.awake;
+            plan.pmu.start(registers, slot.counter, &plan.events[slot.event()], event.left.max(1));
         }
-        plan.pmu.thaw(registers, plan.counters_in(self.slice));
+        plan.pmu.thaw(registers, plan.share_of(self.slice).counters());
     }
 
     fn is_armed<R: Registers>(&self, plan: &Plan, registers: &R) -> bool {
-        let mut slots = plan.slots_of(self.slice);
-        slots.all(|(counter, number)| plan.pmu.is_armed(registers, counter, &plan.events[number]))
+        let mut slots = plan.share_of(self.slice).slots().iter();
+        slots.all(|slot| plan.pmu.is_armed(registers, slot.counter, &plan.events[slot.event()]))
     }
 
     /// Whether a selector was set to something else that counts.
     fn is_taken_over<R: Registers>(&self, plan: &Plan, registers: &R) -> bool {
-        let mut slots = plan.slots_of(self.slice);
-        slots.any(|(counter, number)| {
-            plan.pmu.is_fixed(counter).is_none()
-                && plan.pmu.is_started(registers, counter)
-                && !plan.pmu.is_armed(registers, counter, &plan.events[number])
+        let mut slots = plan.share_of(self.slice).slots().iter();
+        slots.any(|slot| {
+            plan.pmu.is_fixed(slot.counter).is_none()
+                && plan.pmu.is_started(registers, slot.counter)
+                && !plan.pmu.is_armed(registers, slot.counter, &plan.events[slot.event()])
         })
     }
 

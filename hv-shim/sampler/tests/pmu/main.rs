@@ -46,7 +46,7 @@ impl Sampled {
     fn nmi(&mut self) -> Nmi {
         self.cpu.nmi.set(false);
         let taken = &mut self.taken;
-        self.unit.interrupt(&self.plan, &self.cpu, at(self.now), |due| taken.push(due))
+        self.unit.interrupt(&self.plan, &self.cpu, at(self.now), |due| taken.extend(due))
     }
 
     /// Some time passes with some work in it; NMIs are served at once.

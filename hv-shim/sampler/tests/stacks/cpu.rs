@@ -98,7 +98,8 @@ impl Cpu {
         let data: Vec<AtomicU64> = (0..SIZE).map(|_| AtomicU64::new(0)).collect();
         let (header, page) = (RingHeader::default(), ConsumerPage::default());
         let producer = Producer::new(SIZE);
-        let sequence = producer.begin(&header).unwrap();
+        let mut taking = producer.begin(1, &header, &page).unwrap();
+        let sequence = taking.sequence();
         let sample = Sample {
             mode,
             domain: 3,
@@ -114,7 +115,7 @@ impl Cpu {
             guest,
         };
         assert!(wanted.record_words() <= MAX_WORDS);
-        let mut room = producer.open(wanted.record_words(), &data[..], &page).unwrap();
+        let mut room = taking.open(wanted.record_words(), &data[..]).unwrap();
         sample.encode().into_iter().for_each(|word| room.push(word));
         let interrupted = Interrupted {
             machine: self,
@@ -124,7 +125,8 @@ impl Cpu {
             loaded_vcpu: self.loaded_vcpu,
         };
         capture(&interrupted, &self.memory, &sample, wanted, &mut room);
-        producer.close(room, &header);
+        taking.close(room);
+        taking.end();
         let mut record = Vec::new();
         Consumer::new(SIZE).drain(&data[..], &header, &page, |words| record = words.to_vec()).unwrap();
         assert_eq!(Sample::decode(&record).unwrap(), sample);
