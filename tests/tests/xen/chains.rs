@@ -1,7 +1,6 @@
 //! Are the call chains of guests the ones that there are, with nothing installed in them and no file given?
 //!
-//! Hardware guests are not among the tests of every run: the emulator brings down too many of them (docs/lab.md). Neither are
-//! paravirtualized ones until they have passed some runs in a row.
+//! Hardware guests are not among the tests of every run: the emulator brings down too many of them (docs/lab.md).
 
 use lab::evidence::{chains, kernel_code::KernelCode};
 
@@ -43,25 +42,25 @@ fn assert_kernel(host: &Host, guest: &str) {
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn long_programs_have_their_one_true_chain() {
+fn programs_have_their_one_true_chain() {
     assert_paths(booted(), "alpha", &["framed", "frameless", "cpp", "go"]);
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn long_kernels_have_the_callers_that_there_are_down_to_the_process() {
+fn kernels_have_the_callers_that_there_are_down_to_the_process() {
     assert_kernel(booted(), "alpha");
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn long_xens_frames_stand_above_those_that_led_to_them() {
+fn xens_frames_stand_above_those_that_led_to_them() {
     chains::assert_below_hypervisor(&booted().observed("chains.xsr"), "alpha", "syscalls");
 }
 
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
-fn long_reports_tell_how_many_chains_are_whole_and_broken_ones_say_why() {
+fn reports_tell_how_many_chains_are_whole_and_broken_ones_say_why() {
     let (report, observed) = (booted().report("chains.xsr"), booted().observed("chains.xsr"));
     chains::assert_reported(&report, &observed, "alpha", "framed");
 }
