@@ -1,7 +1,7 @@
 //! The sections of a `perf.data`, and what its records say of their length, looked at before anything allocates or counts on
 //! their word (tools/perf/Documentation/perf.data-file-format.txt).
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use linux_perf_data::linux_perf_event_reader::{EventRecord, RawEventRecord, RecordType};
 
@@ -54,6 +54,7 @@ pub(crate) fn check(input: &mut (impl Read + Seek)) -> Result<(), ImportError> {
     }
     file.has(attributes_at, attributes)?;
     file.has(data_at, data)?;
+    file.check_traces(data_at, data)?;
     for entry in file.read(types_at, types)?.chunks_exact((attribute_size.saturating_add(SECTION)) as usize) {
         let ids = &entry[attribute_size as usize..];
         file.has(file.u64(ids), file.u64(&ids[8..]))?;
@@ -121,10 +122,39 @@ impl<R: Read + Seek> File<'_, R> {
         Ok(bytes)
     }
 
+    /// A record of a processor's trace is followed by as many bytes as its first number says, which no record's length has.
+    fn check_traces(&mut self, at: u64, size: u64) -> Result<(), ImportError> {
+        /// `PERF_RECORD_AUXTRACE`.
+        const TRACE: u64 = 71;
+        /// The header of a record, and the number behind it.
+        const BEGINNING: u64 = 16;
+        let big_endian = self.big_endian;
+        self.input.seek(SeekFrom::Start(at)).map_err(ImportError::Record)?;
+        let mut records = BufReader::new(&mut *self.input);
+        let mut left = size;
+        while left >= BEGINNING {
+            let mut beginning = [0; BEGINNING as usize];
+            records.read_exact(&mut beginning).map_err(ImportError::Record)?;
+            let kind = number::<4>(&beginning, big_endian);
+            let length = number::<2>(&beginning[6..], big_endian);
+            let trace = if kind == TRACE { number::<8>(&beginning[8..], big_endian) } else { 0 };
+            let Some(after) = left.checked_sub(length).and_then(|left| left.checked_sub(trace)) else {
+                // A record that is cut off ends the file; a trace would be allocated first.
+                return if trace > 0 { Err(ImportError::Damaged("a trace is cut off")) } else { Ok(()) };
+            };
+            if length < 8 {
+                return Ok(());
+            }
+            let skipped = (length + trace) as i64 - BEGINNING as i64;
+            records.seek_relative(skipped).map_err(ImportError::Record)?;
+            left = after;
+        }
+        Ok(())
+    }
+
     /// The number that the first eight bytes are.
     fn u64(&self, bytes: &[u8]) -> u64 {
-        let bytes = bytes[..8].try_into().expect("eight bytes are eight bytes");
-        if self.big_endian { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) }
+        number::<8>(bytes, self.big_endian)
     }
 
     /// Takes a number off.
@@ -167,6 +197,13 @@ impl<R: Read + Seek> File<'_, R> {
         }
         Ok(())
     }
+}
+
+/// The number that the first so many bytes are.
+fn number<const BYTES: usize>(bytes: &[u8], big_endian: bool) -> u64 {
+    let add = |sum, &byte: &u8| sum << 8 | u64::from(byte);
+    let bytes = &bytes[..BYTES];
+    if big_endian { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) }
 }
 
 const CUT: ImportError = ImportError::Damaged("what its features list is cut off");
@@ -249,6 +286,20 @@ mod tests {
             let at = EVENTS_AT as usize + 4 * at;
             file[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
             assert!(told(file).unwrap().contains("cut off"), "at {at}");
+        }
+    }
+
+    #[test]
+    fn a_trace_that_is_longer_than_the_file_is_refused() {
+        let after =
+            |trace: u64| [&[9, 0, 0, 0, 0, 0, 24, 0], [0; 16].as_slice(), &record(trace), &[0; 32]].concat();
+        fn record(trace: u64) -> Vec<u8> {
+            [&[71, 0, 0, 0, 0, 0, 48, 0], trace.to_le_bytes().as_slice(), &[0; 32]].concat()
+        }
+        assert_eq!(told(with_records(&after(32), &event())), None);
+        for trace in [33, 1 << 40, u64::MAX] {
+            let told = told(with_records(&after(trace), &event()));
+            assert!(told.is_some_and(|told| told.contains("a trace is cut off")), "{trace}");
         }
     }
 
