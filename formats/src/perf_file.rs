@@ -159,9 +159,9 @@ impl<R: Read + Seek> File<'_, R> {
 
     /// Takes a number off.
     fn take_u32(&self, rest: &mut &[u8]) -> Result<u64, ImportError> {
-        let (bytes, after) = rest.split_first_chunk().ok_or(CUT)?;
+        let (bytes, after) = rest.split_first_chunk::<4>().ok_or(CUT)?;
         *rest = after;
-        Ok(u64::from(if self.big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) }))
+        Ok(number::<4>(bytes, self.big_endian))
     }
 
     /// Words: how many, then each with its length.

@@ -4,6 +4,12 @@
 /// instructions in an interrupt; of what it gives, only the high bits are used, which are the random ones.
 pub(crate) struct Random(u64);
 
+/// The shortest period of this mean, and how many there are: even over ±20 % of it.
+pub(crate) const fn spread(mean: u64) -> (u64, u64) {
+    let spread = mean * 2 / 5;
+    (mean - spread / 2, spread + 1)
+}
+
 impl Random {
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)

@@ -6,7 +6,7 @@
 //! period that is met at a random moment), not from a whole period. Without that, work in bursts shorter than a
 //! period would never be seen. Idle CPUs have no due time and stay asleep.
 
-use crate::random::Random;
+use crate::random::{Random, spread};
 
 /// The most periods that are counted one by one when an interrupt came late.
 const PERIODS_TO_STEP: u64 = 32;
@@ -213,8 +213,8 @@ impl Schedule {
 
     /// A period: even over 0.8 to 1.2 of the mean.
     fn period(&mut self) -> u64 {
-        let spread = self.mean * 2 / 5;
-        self.mean - spread / 2 + self.random.below(spread + 1)
+        let (shortest, choices) = spread(self.mean);
+        shortest + self.random.below(choices)
     }
 
     /// What is left of a period that is met at a random moment. Long periods are met more often, in proportion to

@@ -9,9 +9,13 @@ use profile::{AddressSpaceRoot, CodeAddress, Registers, StackPiece, Stretch};
 use super::callers::Functions;
 use crate::{Captured, Missing, Owner};
 
-/// What a record says of its sample's callers, innermost first.
-pub(super) fn stretches(words: &[u64], sample: &Sample, functions: &Functions) -> Vec<Captured> {
-    let mut stretches: Vec<Captured> = Vec::new();
+/// What a record says of its sample's callers, innermost first, and why it does not say more of them.
+pub(super) fn stretches(
+    words: &[u64],
+    sample: &Sample,
+    functions: &Functions,
+) -> (Vec<Captured>, Option<Missing>) {
+    let (mut stretches, mut missing): (Vec<Captured>, _) = (Vec::new(), None);
     let owner = |space| match space {
         record::Mode::Hypervisor => Owner::Hypervisor,
         record::Mode::Kernel => Owner::Kernel(sample.domain.into()),
@@ -58,19 +62,16 @@ pub(super) fn stretches(words: &[u64], sample: &Sample, functions: &Functions) -
                 let frame = |&address| std::mem::replace(&mut next, CodeAddress::ReturnAddress)(address);
                 stretches.push(guests(space, root, Stretch::Walked(words.iter().map(frame).collect())));
             }
-            Section::Missing { .. } => {}
+            Section::Missing { why } => {
+                // The first, should there be more than one.
+                missing.get_or_insert(match why {
+                    section::Missing::Room => Missing::Room,
+                    section::Missing::PageTables => Missing::PageTables,
+                });
+            }
         }
     }
-    stretches
-}
-
-/// Why a record does not say more of its sample's callers.
-pub(super) fn missing(words: &[u64]) -> Option<Missing> {
-    sections(words).find_map(|section| match section {
-        Section::Missing { why: section::Missing::Room } => Some(Missing::Room),
-        Section::Missing { why: section::Missing::PageTables } => Some(Missing::PageTables),
-        _ => None,
-    })
+    (stretches, missing)
 }
 
 /// In the order of Xen's `struct cpu_user_regs`.

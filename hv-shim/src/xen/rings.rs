@@ -239,6 +239,7 @@ fn taken(words: &[u64], functions: &Functions) -> Option<Taken> {
         }
         _ => (Owner::Hypervisor, None),
     };
+    let (stretches, missing) = captured::stretches(words, &sample, functions);
     Some(Taken {
         time: Time(sample.time),
         sequence: sample.sequence,
@@ -251,8 +252,8 @@ fn taken(words: &[u64], functions: &Functions) -> Option<Taken> {
         process,
         page_tables: (owner != Owner::Hypervisor).then_some(AddressSpaceRoot(sample.root)),
         instruction_pointer: sample.instruction_pointer,
-        stretches: captured::stretches(words, &sample, functions),
-        missing: captured::missing(words),
+        stretches,
+        missing,
     })
 }
 

@@ -76,6 +76,11 @@ struct Work {
 }
 
 impl Counters {
+    /// Somebody has looked for dom0's sign of life: until when samples may be taken.
+    pub(crate) fn may_sample_until(&self, time: u64) {
+        self.holds_until.store(time, Ordering::Relaxed);
+    }
+
     /// Has the work for itself; none if an interrupted tick has it.
     fn enter(&self) -> Option<Inside<'_>> {
         if self.busy.load(Ordering::Relaxed) {
@@ -421,13 +426,6 @@ pub(crate) fn tick(cpu: &Cpu) {
         lose(cpu);
     }
     header.watermark.0.store(moment.now, Ordering::Release);
-}
-
-impl Counters {
-    /// Somebody has looked for dom0's sign of life: until when samples may be taken.
-    pub(crate) fn may_sample_until(&self, time: u64) {
-        self.holds_until.store(time, Ordering::Relaxed);
-    }
 }
 
 /// Starts or pauses the counters as the schedule has it. Interrupts are off.

@@ -217,6 +217,7 @@ fn write_with_callers(
     words: &[u64; SAMPLE_WORDS],
     wanted: Wanted,
 ) -> bool {
+    // Read back, since to keep it beside its words would cost those samples, too, of which nothing is captured.
     let Ok(sample) = Sample::decode(words) else { return false };
     let open = |words| taking.open(words, &cpu.ring);
     let whole = open(wanted.record_words());

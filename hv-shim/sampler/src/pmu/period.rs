@@ -2,7 +2,7 @@
 
 use abi::pmu::{LONGEST_PERIOD, SHORTEST_PERIOD};
 
-use crate::random::Random;
+use crate::random::{Random, spread};
 
 /// The mean period of one event on one CPU: kept, or steered towards a rate, and in either case lengthened where the
 /// samples would cost more than they may.
@@ -87,12 +87,6 @@ impl Period {
         (self.shortest, self.choices) = spread(self.mean);
         self.is_as_asked = self.interval_ns == 0 && self.mean == self.asked;
     }
-}
-
-/// The shortest period of this mean, and how many there are: even over ±20 % of it.
-const fn spread(mean: u64) -> (u64, u64) {
-    let spread = mean * 2 / 5;
-    (mean - spread / 2, spread + 1)
 }
 
 /// What the distance between samples depends on besides what was asked for.
