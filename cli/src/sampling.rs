@@ -66,6 +66,16 @@ pub(crate) struct Sampling {
     #[arg(long, requires = "call_graph")]
     keep_stacks: bool,
 
+    /// Tell what each vCPU did with its time: ran, waited for a CPU (steal), had nothing to run. auto does so where it
+    /// leaves nothing behind: Xen keeps the buffers that it takes until it is booted anew
+    #[arg(long, value_name = "auto|on|off", default_value = "auto", hide_possible_values = true)]
+    times: Switch,
+
+    /// Tell for which reasons vCPUs left their guests (VM exits), what that cost, and which functions caused it. Each exit
+    /// takes longer meanwhile
+    #[arg(long)]
+    exits: bool,
+
     /// Sample this domain only; may be given more than once
     #[arg(short, long = "domain", value_name = "NAME|ID|all")]
     domains: Vec<String>,
@@ -109,6 +119,17 @@ enum Source {
     Xenoprof,
     /// Reading vCPUs from dom0
     VcpuPoll,
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Switch {
+    /// Where it does no harm
+    Auto,
+    /// Whatever it takes
+    On,
+    /// Not
+    Off,
 }
 
 /// Whether performance counters are believed.
@@ -206,6 +227,9 @@ impl Sampling {
             CallGraph::Stack { bytes } => Some(format!("stack,{bytes}")),
         };
         options.extend(call_graph.map(|value| ("call-graph".to_owned(), value)));
+        if self.exits {
+            options.insert("exits".into(), "on".into());
+        }
         options.insert("max-overhead".into(), self.max_overhead.to_string());
         let events =
             if self.events.is_empty() { Vec::new() } else { EventSpec::parse_list(&self.events.join(","))? };
@@ -229,6 +253,12 @@ impl Sampling {
                 call_graph: self.call_graph,
                 ring_bytes: self.ring_size,
                 may_narrow,
+                vcpu_times: match self.times {
+                    Switch::Auto => None,
+                    Switch::On => Some(true),
+                    Switch::Off => Some(false),
+                },
+                exits: self.exits,
             },
             keep_stacks: self.keep_stacks,
             flush_every: FLUSH_EVERY,

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, io::Write, time::SystemTime};
 
-use hv_shim::Sampling;
+use hv_shim::{Sampling, VcpuClock};
 use profile::{
-    CpuAccount, PhysCpu, Snapshot, Time,
+    CpuAccount, PhysCpu, Snapshot, Time, VcpuId, VcpuTime, VcpuTimes,
     recording::{Note, Writer},
 };
 
@@ -18,6 +18,8 @@ pub(crate) struct Books {
     /// By CPU, when it was last looked at; 0 while the CPU is offline.
     idle_seen: Vec<u64>,
     idle_ns: u64,
+    /// Of dead vCPUs, what was known last.
+    vcpus: BTreeMap<VcpuId, VcpuTime>,
 }
 
 /// The wall clock, in nanoseconds since 1970.
@@ -34,7 +36,7 @@ pub(crate) struct Totals {
 
 impl Books {
     pub(crate) fn new(cpus: Vec<PhysCpu>, idle_seen: Vec<u64>) -> Self {
-        Self { filtered: vec![0; cpus.len()], cpus, idle_seen, idle_ns: 0 }
+        Self { filtered: vec![0; cpus.len()], cpus, idle_seen, idle_ns: 0, vcpus: BTreeMap::new() }
     }
 
     pub(crate) fn filter(&mut self, ring: usize) {
@@ -66,6 +68,22 @@ impl Books {
             idle_ns: self.idle_ns,
             domains: domains.times(),
         }
+    }
+
+    /// What all vCPUs did with their time, given what those that are there did; none where nothing is known of any.
+    pub(crate) fn vcpu_times(
+        &mut self,
+        time: Time,
+        clocks: &[VcpuClock],
+        domains: &Domains,
+    ) -> Option<VcpuTimes> {
+        for &VcpuClock { domain, index, running_ns, waiting_ns, blocked_ns } in clocks {
+            let domain = domains.of_number_at(domain, time).filter(|&id| domains.is_wanted(Some(id)));
+            if let Some(vcpu) = domain.map(|domain| VcpuId { domain, index }) {
+                self.vcpus.insert(vcpu, VcpuTime { vcpu, running_ns, waiting_ns, blocked_ns });
+            }
+        }
+        (!self.vcpus.is_empty()).then(|| VcpuTimes { time, vcpus: self.vcpus.values().copied().collect() })
     }
 
     /// Notes whatever does not balance once all has been read: the counts of the shim against the sequence numbers

@@ -247,10 +247,7 @@ struct Pending {
 
 impl Timed for Pending {
     fn time(&self) -> Time {
-        match &self.record {
-            Record::Sample(taken) => taken.time,
-            Record::Change { time, .. } => *time,
-        }
+        self.record.time()
     }
 }
 
@@ -387,6 +384,7 @@ impl<W: Sink> Session<'_, W> {
         let snapshot = self.books.snapshot(time, &self.domains, &*self.sampling);
         self.books.check(&snapshot, &self.sequences, &mut self.writer);
         self.writer.snapshot(snapshot);
+        self.tell_vcpu_times(time);
         let totals = self.books.totals(&*self.sampling);
         // The file first: nothing that happens now may cost it.
         self.writer.flush()?;
@@ -457,11 +455,10 @@ impl<W: Sink> Session<'_, W> {
         let until = Instant::now() + DRAIN_EVERY;
         let before = self.ready.len();
         self.ready.extend(self.merger.ready());
-        let unknown = |pending: &Pending| match &pending.record {
-            Record::Sample(taken) => {
+        let unknown = |pending: &Pending| {
+            pending.record.taken().is_some_and(|taken| {
                 taken.charged_to.is_some_and(|number| self.domains.of_number_at(number, taken.time).is_none())
-            }
-            Record::Change { .. } => false,
+            })
         };
         if self.ready.range(before..).any(unknown) {
             self.list_domains(progress)?;
@@ -473,7 +470,7 @@ impl<W: Sink> Session<'_, W> {
     /// Asks whose processes the samples are of that are complete, from a place on.
     fn ask_ahead(&mut self, from: usize) {
         for pending in self.ready.range(from..) {
-            if let Record::Sample(taken) = &pending.record
+            if let Some(taken) = pending.record.taken()
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
                 && self.domains.is_wanted(Some(id))
             {
@@ -487,7 +484,7 @@ impl<W: Sink> Session<'_, W> {
     fn write_named(&mut self, until: Option<Instant>) -> bool {
         self.take_answers();
         while let Some(pending) = self.ready.pop_front() {
-            if let Record::Sample(taken) = &pending.record
+            if let Some(taken) = pending.record.taken()
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
                 && self.domains.is_wanted(Some(id))
                 && self.ready.len() < MOST_WAITING
@@ -566,6 +563,7 @@ impl<W: Sink> Session<'_, W> {
     fn write(&mut self, Pending { ring, record }: Pending) {
         match record {
             Record::Sample(taken) => self.write_sample(ring, &taken),
+            Record::Exits(exits) => self.write_exits(&exits),
             Record::Change { time, change } => self.take_change(time, change),
         }
     }
@@ -580,9 +578,18 @@ impl<W: Sink> Session<'_, W> {
     fn flush(&mut self) -> Result<(), CollectError> {
         self.take_notes();
         self.books.update_idle(&self.hypervisor.idle_ns()?);
-        let snapshot = self.books.snapshot(self.clock.now(), &self.domains, &*self.sampling);
+        let now = self.clock.now();
+        let snapshot = self.books.snapshot(now, &self.domains, &*self.sampling);
         self.writer.snapshot(snapshot);
+        self.tell_vcpu_times(now);
         Ok(self.writer.flush()?)
+    }
+
+    fn tell_vcpu_times(&mut self, now: Time) {
+        let clocks = self.sampling.vcpu_times();
+        if let Some(times) = self.books.vcpu_times(now, &clocks, &self.domains) {
+            self.writer.vcpu_times(times);
+        }
     }
 
     fn take_notes(&mut self) {

@@ -57,6 +57,8 @@ fn main() {
         call_graph,
         ring_bytes: None,
         may_narrow: false,
+        vcpu_times: Some(false),
+        exits: false,
     };
     let mut hypervisor = hv_shim::detect().expect("a hypervisor");
     let mut names: Vec<(HypervisorVirtual, String)> = Vec::new();

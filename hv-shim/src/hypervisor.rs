@@ -113,6 +113,10 @@ pub struct Request {
     /// Whether it will do to sample what the calling thread executes from now on and whatever that starts, where this
     /// user may not sample the machine. Linux hosts only.
     pub may_narrow: bool,
+    /// Whether vCPUs' times are told; none: where that leaves nothing behind in the hypervisor.
+    pub vcpu_times: Option<bool>,
+    /// Whether VM exits are told, with what they cost.
+    pub exits: bool,
 }
 
 #[cfg(test)]
@@ -129,6 +133,8 @@ impl Request {
             call_graph: CallGraph::Off,
             ring_bytes: None,
             may_narrow: false,
+            vcpu_times: None,
+            exits: false,
         }
     }
 }
@@ -217,6 +223,13 @@ pub trait Sampling: Send {
     /// they balance once sampling has stopped and the ring is drained.
     fn account(&self, ring: usize) -> CpuAccount;
 
+    /// What vCPUs did with their time since sampling began, or since they were there; none where that is not known.
+    /// Wanted about once a second, and once more when sampling has stopped. Of a vCPU that is no more, what was
+    /// known last holds.
+    fn vcpu_times(&mut self) -> Vec<VcpuClock> {
+        Vec::new()
+    }
+
     /// A process of a domain as it is now, if it can be looked at.
     fn process(&self, _domain: u32, _key: ProcessKey) -> Option<ProcessState> {
         None
@@ -242,6 +255,21 @@ pub trait Sampling: Send {
 
     /// Takes the shim out.
     fn stop(self: Box<Self>) -> Result<Stopped, ShimError>;
+}
+
+/// What a vCPU did with its time, by the hypervisor's own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuClock {
+    /// The hypervisor's number of its domain.
+    pub domain: u32,
+    /// Its index there.
+    pub index: u32,
+    /// Nanoseconds in which it ran.
+    pub running_ns: u64,
+    /// Nanoseconds in which it would have run, but had no CPU.
+    pub waiting_ns: u64,
+    /// Nanoseconds in which it had nothing to run.
+    pub blocked_ns: u64,
 }
 
 /// What taking the shim out did.

@@ -20,10 +20,10 @@ mod xen;
 pub use error::ShimError;
 pub use hypervisor::{
     CallGraph, Check, DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Outcome, PmuTrust, Request,
-    SampleBy, Sampling, Stopped, Watermark,
+    SampleBy, Sampling, Stopped, VcpuClock, Watermark,
 };
 pub use taken::{
-    Captured, Change, MappedFile, Mapping, Missing, Owner, ProcessKey, ProcessState, Record, Taken,
+    Captured, Change, Exits, MappedFile, Mapping, Missing, Owner, ProcessKey, ProcessState, Record, Taken,
 };
 
 /// The hypervisor of this machine, for whoever controls it: Xen from its control domain; everywhere else the Linux

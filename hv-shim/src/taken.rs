@@ -1,8 +1,8 @@
 //! What comes out of a ring: samples as they were taken, and what changed between them.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use profile::{AddressSpaceRoot, EventId, Mode, Stretch, Time};
+use profile::{AddressSpaceRoot, EventId, ExitCost, Mode, Stretch, Time};
 
 /// One thing that a ring hands out; each ring's are in the order of their times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,39 @@ pub enum Record {
         /// What.
         change: Change,
     },
+    /// What VM exits cost since they were told the last time.
+    Exits(Exits),
+}
+
+impl Record {
+    /// When it was made.
+    pub fn time(&self) -> Time {
+        match self {
+            Self::Sample(taken) => taken.time,
+            Self::Change { time, .. } => *time,
+            Self::Exits(exits) => exits.at.time,
+        }
+    }
+
+    /// Who ran where, if it tells of that.
+    pub fn taken(&self) -> Option<&Taken> {
+        match self {
+            Self::Sample(taken) => Some(taken),
+            Self::Exits(exits) => Some(&exits.at),
+            Self::Change { .. } => None,
+        }
+    }
+}
+
+/// What the exits of one vCPU cost that left one place for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exits {
+    /// Who left, and where; its time is when this was told, and it stands for nothing (weight and number are 0).
+    pub at: Taken,
+    /// Why, by the name that the processor's manual has for it, in lower case.
+    pub reason: Arc<str>,
+    /// What it cost.
+    pub cost: ExitCost,
 }
 
 /// A sample as it was taken. Domains are given by the hypervisor's numbers.

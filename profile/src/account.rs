@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DomainId, PhysCpu, Time};
+use crate::{DomainId, PhysCpu, Time, VcpuId};
 
 /// Why a sample that was due is not in the recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,6 +129,58 @@ pub struct Snapshot {
     pub idle_ns: u64,
     /// Every domain's CPU time, the dead ones' last known included.
     pub domains: Vec<DomainTime>,
+}
+
+/// What a vCPU did with its time, by the hypervisor's own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuTime {
+    /// Which.
+    pub vcpu: VcpuId,
+    /// Nanoseconds in which it ran, the hypervisor's work for it included.
+    pub running_ns: u64,
+    /// Nanoseconds in which it would have run, but had no CPU: what guests call steal time.
+    pub waiting_ns: u64,
+    /// Nanoseconds in which it had nothing to run.
+    pub blocked_ns: u64,
+}
+
+impl VcpuTime {
+    /// Adds what it did at another time.
+    pub fn add(&mut self, other: &Self) {
+        self.running_ns = self.running_ns.saturating_add(other.running_ns);
+        self.waiting_ns = self.waiting_ns.saturating_add(other.waiting_ns);
+        self.blocked_ns = self.blocked_ns.saturating_add(other.blocked_ns);
+    }
+}
+
+/// What all vCPUs did with their time since the recording began, or since they were there; a later one replaces an
+/// earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuTimes {
+    /// Up to when.
+    pub time: Time,
+    /// Each vCPU's, those of dead domains included.
+    pub vcpus: Vec<VcpuTime>,
+}
+
+/// What it cost that vCPUs left their guests for one reason: VM exits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExitCost {
+    /// How often.
+    pub count: u64,
+    /// Nanoseconds from leaving the guest until it was entered again, of all of them.
+    pub total_ns: u64,
+    /// Of the longest.
+    pub longest_ns: u64,
+}
+
+impl ExitCost {
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.total_ns = self.total_ns.saturating_add(other.total_ns);
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
+    }
 }
 
 #[cfg(test)]

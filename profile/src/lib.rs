@@ -15,7 +15,7 @@ mod process;
 pub mod recording;
 mod sample;
 
-pub use account::{CpuAccount, DomainTime, LossCause, Snapshot};
+pub use account::{CpuAccount, DomainTime, ExitCost, LossCause, Snapshot, VcpuTime, VcpuTimes};
 pub use address::{AddressSpaceRoot, CodeAddress, GuestVirtual, HypervisorVirtual, ImageOffset};
 pub use captured::{KeptStacks, Registers, StackPiece, Stretch};
 pub use domain::{Domain, DomainId, DomainKind, PhysCpu, Uuid, VcpuId};

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use profile::{
-    Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event, EventId, Frame,
-    ImageOffset, Linked, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time,
+    Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event, EventId, ExitCost,
+    Frame, ImageOffset, Linked, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space,
+    Time, VcpuId, VcpuTime, VcpuTimes,
     recording::{
-        Copier, End, EndReason, Header, Host, Mark, Recorded, Recording, Selection, SourceCode, SourceFrame,
-        Writer,
+        Copier, End, EndReason, Header, Host, Mark, Place, Recorded, Recording, Selection, SourceCode,
+        SourceFrame, Writer,
     },
 };
 
@@ -75,6 +76,31 @@ fn file(started: u64) -> Vec<u8> {
             chain,
         });
     }
+    let reason = writer.name("hlt");
+    for (at, (domain, process)) in [(150, domains[0]), (600, domains[1])] {
+        let frame = Frame {
+            space: Space::Kernel(domain),
+            address: CodeAddress::InstructionPointer(0x9000),
+            function: Some(writer.name("default_idle")),
+            module: None,
+            offset: ImageOffset(3),
+            origin: Origin::default(),
+        };
+        let frame = writer.frame(frame);
+        let chain = writer.chain(Chain { caller: None, frame });
+        let place = Place { charged_to: Some(domain), process: Some(process), mode: Mode::Kernel, chain };
+        let cost = ExitCost { count: 2, total_ns: at, longest_ns: at - 1 };
+        writer.exits(Time(started + at), place, reason, cost);
+    }
+    writer.vcpu_times(VcpuTimes {
+        time: Time(started + 1_000),
+        vcpus: vec![VcpuTime {
+            vcpu: VcpuId { domain: DomainId(9), index: 1 },
+            running_ns: 10,
+            waiting_ns: 20,
+            blocked_ns: 30,
+        }],
+    });
     writer.mark(Mark { time: Time(started + 500), name: "second half".to_owned() });
     let account = CpuAccount { taken: 100, written: 100, ..CpuAccount::default() };
     writer.snapshot(Snapshot {
@@ -108,6 +134,15 @@ fn function<'a>(recorded: &'a Recorded, sample: &Sample) -> &'a str {
     recorded.tables.name(innermost.function.unwrap())
 }
 
+/// What exits cost, by domain and reason.
+fn exits(recorded: &Recorded) -> Vec<(&str, &str, ExitCost)> {
+    let named = |((place, reason), cost): (&(_, _), &ExitCost)| {
+        let domain = recorded.tables.place(*place).charged_to.unwrap();
+        (&*recorded.tables.domain(domain).name, recorded.tables.name(*reason), *cost)
+    };
+    recorded.exits.iter().map(named).collect()
+}
+
 #[test]
 fn a_copy_says_what_the_original_says() {
     let original = file(0);
@@ -123,6 +158,9 @@ fn a_copy_says_what_the_original_says() {
         assert_eq!(name(&copy, one), name(&recorded, other));
     }
     assert_eq!(copy.marks, recorded.marks);
+    assert_eq!(exits(&copy), exits(&recorded));
+    assert_eq!(exits(&copy).len(), 2);
+    assert_eq!(copy.vcpu_times.unwrap().time, recorded.vcpu_times.unwrap().time);
     assert_eq!(copy.snapshot.unwrap().cpus, recorded.snapshot.unwrap().cpus);
 }
 
@@ -188,10 +226,14 @@ fn recordings_become_one() {
     assert_eq!(samples.len(), 200);
     assert!(samples.iter().zip(0..).all(|(sample, sequence)| sample.sequence == sequence));
     assert_eq!(recorded.tables.domains().count(), 2);
-    assert_eq!(recorded.tables.places().len(), 4);
+    // Four of samples, two of exits.
+    assert_eq!(recorded.tables.places().len(), 6);
     assert_eq!(recorded.marks.len(), 2);
     let books = recorded.snapshot.unwrap();
     assert_eq!((books.cpus[0].1.taken, books.idle_ns, books.domains[0].cpu_ns), (200, 6, 100));
+    let [time] = recorded.vcpu_times.unwrap().vcpus[..] else { panic!("two files' times are of one vCPU") };
+    assert_eq!((time.running_ns, time.waiting_ns, time.blocked_ns), (20, 40, 60));
+    assert_eq!(recorded.tables.domain(time.vcpu.domain).name, "db");
 }
 
 #[test]
@@ -205,6 +247,7 @@ fn a_stretch_and_a_domain_are_cut_out() {
     assert_eq!(times, [100, 120, 140, 160, 180, 500]);
     assert_eq!(recorded.tables.domains().map(|domain| &*domain.name).collect::<Vec<_>>(), ["web"]);
     assert_eq!(recorded.marks.len(), 1);
+    assert_eq!(exits(&recorded), [("web", "hlt", ExitCost { count: 2, total_ns: 150, longest_ns: 149 })]);
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, io};
 
 use profile::{
     AddressSpaceRoot, Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime,
-    Event, EventId, Frame, ImageOffset, KeptStacks, LossCause, Mode, Origin, PhysCpu, Process, ProcessId,
-    Registers, Sample, Snapshot, Source, Space, StackPiece, Stretch, Time, Uuid, VcpuId,
+    Event, EventId, ExitCost, Frame, ImageOffset, KeptStacks, LossCause, Mode, Origin, PhysCpu, Process,
+    ProcessId, Registers, Sample, Snapshot, Source, Space, StackPiece, Stretch, Time, Uuid, VcpuId, VcpuTime,
+    VcpuTimes,
     recording::{
-        Completeness, Damage, End, EndReason, Header, Host, MAX_DEPTH, Mark, Note, Recorded, Recording,
-        RecordingError, Told, Writer,
+        Completeness, Damage, End, EndReason, Header, Host, MAX_DEPTH, Mark, Note, Place, Recorded,
+        Recording, RecordingError, Told, Writer,
     },
 };
 use proptest::prelude::*;
@@ -286,6 +287,16 @@ fn numbers_that_were_not_introduced_are_damage() {
     let domains = vec![DomainTime { domain: DomainId(4), cpu_ns: 1 }];
     let stray = postcard::to_stdvec(&Snapshot { domains, ..snapshot() }).unwrap();
     assert_eq!(damage(&with_last_chunk(4, &stray)).1, Damage::Unknown { what: "domain", id: 4 });
+    let mut times = times(1);
+    times.vcpus[0].vcpu.domain = DomainId(4);
+    let stray = postcard::to_stdvec(&times).unwrap();
+    assert_eq!(damage(&with_last_chunk(8, &stray)).1, Damage::Unknown { what: "domain", id: 4 });
+
+    // One row of six columns: at place 6, for the reason of this name.
+    let stray = [1, 6, 1, 6, 0, 0, 0, 0, 0];
+    assert_eq!(damage(&with_last_chunk(9, &stray)).1, Damage::Unknown { what: "place", id: 6 });
+    let stray = [1, 6, 0, 1, 99, 0, 0, 0, 0];
+    assert_eq!(damage(&with_last_chunk(9, &stray)).1, Damage::Unknown { what: "name", id: 99 });
 }
 
 #[test]
@@ -317,6 +328,9 @@ fn a_recording_goes_on_in_another_file() {
     writer.sample(sample(1, chains[2]));
     writer.mark(Mark { time: Time(1_500), name: "warm".to_owned() });
     writer.snapshot(snapshot());
+    writer.vcpu_times(times(100));
+    let hlt = writer.name("hlt");
+    writer.exits(Time(2_000), place(chains[1]), hlt, ExitCost { count: 1, total_ns: 7, longest_ns: 7 });
     let first = writer.continue_in(Vec::new(), Time(6_000), 77).unwrap();
     assert!(writer.written() > 0);
     writer.sample(sample(2, chains[2]));
@@ -324,7 +338,12 @@ fn a_recording_goes_on_in_another_file() {
     books.idle_ns += 5;
     books.cpus[0].1.written += 1;
     books.cpus[0].1.taken += 1;
+    // A domain that the second file does not know.
+    books.domains.push(DomainTime { domain: DomainId(4), cpu_ns: 9 });
     writer.snapshot(books);
+    writer.vcpu_times(times(130));
+    writer.exits(Time(7_000), place(chains[2]), hlt, ExitCost { count: 2, total_ns: 9, longest_ns: 6 });
+    writer.exits(Time(8_000), place(chains[2]), hlt, ExitCost { count: 3, total_ns: 9, longest_ns: 8 });
     let second = writer.finish(END).unwrap();
 
     let (samples, recorded) = read(&first).unwrap();
@@ -345,6 +364,30 @@ fn a_recording_goes_on_in_another_file() {
     let account = &books.cpus[0].1;
     assert_eq!((books.idle_ns, account.written, account.taken, account.lost_total()), (5, 1, 1, 0));
     assert_eq!(books.domains, [DomainTime { domain: GUEST, cpu_ns: 0 }]);
+    let times = recorded.vcpu_times.unwrap();
+    assert_eq!(
+        times.vcpus.iter().map(|time| (time.running_ns, time.waiting_ns)).collect::<Vec<_>>(),
+        [(30, 0)]
+    );
+    let exits: Vec<_> = recorded.exits.iter().collect();
+    let [((at, reason), cost)] = exits[..] else { panic!("{exits:?}") };
+    assert_eq!(recorded.tables.place(*at), place(ChainId(0)));
+    assert_eq!(recorded.tables.name(*reason), "hlt");
+    assert_eq!(*cost, ExitCost { count: 5, total_ns: 18, longest_ns: 8 });
+}
+
+fn place(chain: ChainId) -> Place {
+    Place { charged_to: Some(GUEST), process: Some(PROCESS), mode: Mode::User, chain }
+}
+
+fn times(running_ns: u64) -> VcpuTimes {
+    let time = |domain, running_ns| VcpuTime {
+        vcpu: VcpuId { domain, index: 0 },
+        running_ns,
+        waiting_ns: 3,
+        blocked_ns: 0,
+    };
+    VcpuTimes { time: Time(1_900), vcpus: vec![time(GUEST, running_ns), time(DomainId(4), 5)] }
 }
 
 #[test]
@@ -430,7 +473,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_payloads_never_panic(kind in 2u8..7, payload in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn hostile_payloads_never_panic(kind in 2u8..10, payload in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = read(&with_last_chunk(kind, &payload));
     }
 }

@@ -1,9 +1,9 @@
 //! One sample on its way into the recording: whose it is, and the chain of code that it was taken in.
 
-use hv_shim::{Missing, Owner, ProcessKey, Taken};
+use hv_shim::{Exits, Missing, Owner, ProcessKey, Taken};
 use profile::{
     Chain, ChainId, CodeAddress, DomainId, FrameId, KeptStacks, PhysCpu, ProcessId, Sample, Space, Time,
-    VcpuId,
+    VcpuId, recording::Place,
 };
 use unwind::Broken;
 
@@ -21,23 +21,7 @@ impl<W: Sink> Session<'_, W> {
         if !self.domains.is_wanted(charged_to) {
             return self.books.filter(ring);
         }
-        let owner = match taken.owner {
-            Owner::Hypervisor => None,
-            Owner::Kernel(number) | Owner::Process(number) => {
-                Some(Whose { domain: self.domain_of(number, taken.time), number })
-            }
-        };
-        let is_process = matches!(taken.owner, Owner::Process(_));
-        let process = owner.filter(|_| is_process || taken.process.is_some()).map(|whose| {
-            let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
-            let at = (taken.time, is_process.then_some(taken.instruction_pointer));
-            self.processes.sampled(whose, taken.process, at, &*self.sampling, symbolizer, writer)
-        });
-        let space = match (owner, process) {
-            (None, _) => Space::Hypervisor,
-            (Some(whose), Some(process)) if is_process => Space::User(whose.domain, process),
-            (Some(whose), _) => Space::Kernel(whose.domain),
-        };
+        let (space, process) = self.whose(taken);
         let links = self.links(taken, cpu, space, process);
         let chain = self.chain(&links, taken);
         // A kernel that serves a process does so on its behalf.
@@ -59,6 +43,40 @@ impl<W: Sink> Session<'_, W> {
             sequence: taken.sequence,
             chain,
         });
+    }
+
+    pub(super) fn write_exits(&mut self, exits: &Exits) {
+        let at = &exits.at;
+        let charged_to = at.charged_to.map(|number| self.domain_of(number, at.time));
+        if !self.domains.is_wanted(charged_to) {
+            return;
+        }
+        let (space, process) = self.whose(at);
+        let chain = self.chain(&[Link::Code(space, code_address(at))], at);
+        let reason = self.writer.name(&exits.reason);
+        self.writer.exits(at.time, Place { charged_to, process, mode: at.mode, chain }, reason, exits.cost);
+    }
+
+    /// Whose code ran, and which process was current there.
+    fn whose(&mut self, taken: &Taken) -> (Space, Option<ProcessId>) {
+        let owner = match taken.owner {
+            Owner::Hypervisor => None,
+            Owner::Kernel(number) | Owner::Process(number) => {
+                Some(Whose { domain: self.domain_of(number, taken.time), number })
+            }
+        };
+        let is_process = matches!(taken.owner, Owner::Process(_));
+        let process = owner.filter(|_| is_process || taken.process.is_some()).map(|whose| {
+            let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
+            let at = (taken.time, is_process.then_some(taken.instruction_pointer));
+            self.processes.sampled(whose, taken.process, at, &*self.sampling, symbolizer, writer)
+        });
+        let space = match (owner, process) {
+            (None, _) => Space::Hypervisor,
+            (Some(whose), Some(process)) if is_process => Space::User(whose.domain, process),
+            (Some(whose), _) => Space::Kernel(whose.domain),
+        };
+        (space, process)
     }
 
     /// Where a sample was taken and what called that, innermost first.

@@ -445,10 +445,7 @@ impl Cpu {
         });
         if changes > begin {
             // Both parts are in order; the sort merges them and keeps news before samples of the same time.
-            backlog[begin..].sort_by_key(|record| match record {
-                Record::Sample(taken) => taken.time,
-                Record::Change { time, .. } => *time,
-            });
+            backlog[begin..].sort_by_key(Record::time);
         }
     }
 }

@@ -125,7 +125,7 @@ mod tests {
         let mut numbers = Vec::new();
         queues.drain(1, &mut |record| match record {
             Record::Sample(taken) => numbers.push(taken.sequence),
-            Record::Change { .. } => panic!("only samples are queued"),
+            Record::Change { .. } | Record::Exits(_) => panic!("only samples are queued"),
         });
         numbers
     }

@@ -39,6 +39,8 @@ pub(super) enum Kind {
     End,
     Entries,
     Stacks,
+    VcpuTimes,
+    Exits,
     /// Something that a later version adds.
     Other(u8),
 }
@@ -53,6 +55,8 @@ impl Kind {
             5 => Self::End,
             6 => Self::Entries,
             7 => Self::Stacks,
+            8 => Self::VcpuTimes,
+            9 => Self::Exits,
             other => Self::Other(other),
         }
     }
@@ -66,6 +70,8 @@ impl Kind {
             Self::End => 5,
             Self::Entries => 6,
             Self::Stacks => 7,
+            Self::VcpuTimes => 8,
+            Self::Exits => 9,
             Self::Other(other) => other,
         }
     }

@@ -7,10 +7,13 @@ use std::{
 
 use crate::{
     Chain, ChainId, CodeAddress, Domain, DomainId, DomainTime, Frame, FrameId, ImageOffset, NameId, Origin,
-    PhysCpu, Process, ProcessId, Sample, Snapshot, SourceLine, Space, Time, Uuid, VcpuId,
+    PhysCpu, Process, ProcessId, Sample, Snapshot, SourceLine, Space, Time, Uuid, VcpuId, VcpuTime,
+    VcpuTimes,
 };
 
-use super::{End, Mark, Note, Recorded, Recording, RecordingError, Tables, Writer};
+use super::{
+    End, Exits, Mark, Note, Place, Recorded, Recording, RecordingError, Tables, Writer, reader::Rows,
+};
 
 /// A function whose code a compiler put at an address, and the line of it that the address is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ pub struct Copier<W: Write> {
     /// Names that were taken out, and what stands for them.
     pseudonyms: HashMap<(&'static str, String), String>,
     books: Option<Snapshot>,
+    vcpu_times: Option<VcpuTimes>,
 }
 
 /// What tells one life of a domain from others.
@@ -71,6 +75,7 @@ impl<W: Write> Copier<W> {
             next: HashMap::new(),
             pseudonyms: HashMap::new(),
             books: None,
+            vcpu_times: None,
         }
     }
 
@@ -92,7 +97,10 @@ impl<W: Write> Copier<W> {
             chains: HashMap::new(),
             sequences: HashMap::new(),
         };
-        let recorded = recording.for_each_sample(|sample, tables| copy.sample(sample, tables))?;
+        let recorded = recording.for_all(|told, tables| match told {
+            Rows::Samples(samples) => samples.iter(tables).for_each(|sample| copy.sample(&sample, tables)),
+            Rows::Exits(exits) => exits.iter().for_each(|exits| copy.exits(exits, tables)),
+        })?;
         copy.rest(&recorded);
         Ok(recorded)
     }
@@ -129,6 +137,23 @@ impl<W: Write> Copier<W> {
                 None => books.domains.push(DomainTime { domain, cpu_ns: time.cpu_ns }),
             }
         }
+        self.add_vcpu_times(recorded, shift);
+    }
+
+    fn add_vcpu_times(&mut self, recorded: &Recorded, shift: u64) {
+        let Some(times) = &recorded.vcpu_times else { return };
+        let until = later(times.time, shift);
+        let sums = self.vcpu_times.get_or_insert_with(|| VcpuTimes { time: until, vcpus: Vec::new() });
+        sums.time = sums.time.max(until);
+        for time in &times.vcpus {
+            let domain = recorded.tables.domain(time.vcpu.domain);
+            let Some(&domain) = self.domains.get(&key(domain, shift)) else { continue };
+            let vcpu = VcpuId { domain, ..time.vcpu };
+            match sums.vcpus.iter_mut().find(|known| known.vcpu == vcpu) {
+                Some(sum) => sum.add(time),
+                None => sums.vcpus.push(VcpuTime { vcpu, ..*time }),
+            }
+        }
     }
 
     /// What stands for a name: the same for the same.
@@ -141,6 +166,9 @@ impl<W: Write> Copier<W> {
     pub fn finish(mut self, end: End) -> Result<W, RecordingError> {
         if let Some(books) = self.books {
             self.writer.snapshot(books);
+        }
+        if let Some(times) = self.vcpu_times {
+            self.writer.vcpu_times(times);
         }
         self.writer.finish(end)
     }
@@ -192,6 +220,21 @@ impl<W: Write> Copy<'_, W> {
             chain,
             ..sample.clone()
         });
+    }
+
+    fn exits(&mut self, exits: &Exits, tables: &Tables) {
+        let place = tables.place(exits.place);
+        if !self.is_wanted(exits.time) || !self.is_wanted_domain(place.charged_to, tables) {
+            return;
+        }
+        let place = Place {
+            charged_to: place.charged_to.map(|id| self.domain(id, tables)),
+            process: place.process.map(|id| self.process(id, tables)),
+            mode: place.mode,
+            chain: self.chain(place.chain, tables),
+        };
+        let reason = self.name(exits.reason, tables);
+        self.copier.writer.exits(later(exits.time, self.shift), place, reason, exits.cost);
     }
 
     fn is_wanted(&self, time: Time) -> bool {

@@ -1,7 +1,7 @@
 //! The recording: an append-only file of checksummed, compressed chunks, readable up to its last whole chunk.
 //!
 //! `docs/recording.md` describes the file and what is promised of it. Here, `chunk` frames and packs; `columns` lays
-//! tables of numbers out so that they pack well; `entries` and `samples` are such tables, whose rows are stored as they
+//! tables of numbers out so that they pack well; `entries`, `samples` and `exits` are such tables, whose rows are stored as they
 //! differ from what those before let expect; all else is [postcard](https://postcard.jamesmunns.com/wire-format)'s encoding
 //! of the types in this crate.
 //!
@@ -13,6 +13,7 @@ mod columns;
 mod copy;
 mod entries;
 mod error;
+mod exits;
 mod header;
 mod reader;
 mod samples;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use copy::{Copier, Selection, SourceCode, SourceFrame};
 pub use error::{Damage, RecordingError};
+pub use exits::Exits;
 pub use header::{End, EndReason, Entry, Fact, Header, Host, Lane, Mark, Note, Place, PlaceId};
 pub use reader::{Completeness, Recorded, Recording, Told};
 pub use samples::Samples;

@@ -1,6 +1,7 @@
 //! Reading a recording.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufReader, Read},
     path::Path,
@@ -8,12 +9,12 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{KeptStacks, Sample, Snapshot, Time};
+use crate::{ExitCost, KeptStacks, NameId, Sample, Snapshot, Time, VcpuTimes};
 
 use super::{
-    Damage, End, Entry, Fact, Header, Mark, Note, RecordingError, Samples, Tables,
+    Damage, End, Entry, Exits, Fact, Header, Mark, Note, PlaceId, RecordingError, Samples, Tables,
     chunk::{ChunkReader, Kind, Next},
-    columns, entries, samples,
+    columns, entries, exits, samples,
 };
 
 /// A recording whose header has been read, and whose samples wait to be.
@@ -23,6 +24,7 @@ pub struct Recording<R> {
     chunks: ChunkReader<R>,
     entries: entries::Decoder,
     samples: samples::Decoder,
+    exits: exits::Decoder,
 }
 
 impl Recording<BufReader<File>> {
@@ -51,8 +53,8 @@ impl<R: Read> Recording<R> {
             Next::Damaged(damage) => return Err(chunks.damaged(damage)),
         }
         let header = decode("the header", chunks.payload()).map_err(|damage| chunks.damaged(damage))?;
-        let (entries, samples) = Default::default();
-        Ok(Self { header, chunks, entries, samples })
+        let (entries, samples, exits) = Default::default();
+        Ok(Self { header, chunks, entries, samples, exits })
     }
 
     /// How the recording was made.
@@ -90,6 +92,8 @@ impl<R: Read> Recording<R> {
             Kind::Samples => Told::Samples(self.samples.take(payload)?),
             Kind::Stacks => Told::Stacks(decode_stacks(payload)?),
             Kind::Snapshot => Told::Snapshot(decode("a snapshot", payload)?),
+            Kind::VcpuTimes => Told::VcpuTimes(decode("the vCPUs' times", payload)?),
+            Kind::Exits => Told::Exits(self.exits.take(payload)?),
             Kind::End => Told::End(decode("the end", payload)?),
             Kind::Other(_) => Told::Other,
         })
@@ -107,14 +111,25 @@ impl<R: Read> Recording<R> {
 
     /// As [`for_each_sample`](Self::for_each_sample), but shows as many samples at a time as the file has together.
     pub fn for_all_samples(
-        mut self,
+        self,
         mut visit: impl FnMut(&Samples, &Tables),
+    ) -> Result<Recorded, RecordingError> {
+        self.for_all(|rows, tables| match rows {
+            Rows::Samples(samples) => visit(samples, tables),
+            Rows::Exits(_) => {}
+        })
+    }
+
+    /// Shows all samples and exits in the order of the file.
+    pub(super) fn for_all(
+        mut self,
+        mut visit: impl FnMut(Rows<'_>, &Tables),
     ) -> Result<Recorded, RecordingError> {
         let mut recorded = Recorded::new(self.header.clone());
         loop {
             let told = self.read_next()?;
             let mut is_last = told.is_last();
-            if let Err(damage) = recorded.take(told, &mut visit) {
+            if let Err(damage) = recorded.take_and_show(told, &mut visit) {
                 recorded.completeness = Completeness::Damaged { at_byte: self.chunks.at(), damage };
                 is_last = true;
             }
@@ -123,6 +138,12 @@ impl<R: Read> Recording<R> {
             }
         }
     }
+}
+
+/// What a recording has many of.
+pub(super) enum Rows<'a> {
+    Samples(&'a Samples),
+    Exits(&'a [Exits]),
 }
 
 /// A piece of what a recording tells, in the order of the file.
@@ -138,6 +159,10 @@ pub enum Told {
     Stacks(Vec<KeptStacks>),
     /// The books, replacing those before.
     Snapshot(Snapshot),
+    /// What vCPUs did with their time, replacing those before.
+    VcpuTimes(VcpuTimes),
+    /// What VM exits cost since they were told the last time.
+    Exits(Vec<Exits>),
     /// The recording was finished: nothing follows.
     End(End),
     /// The writer was killed, or the file was cut: nothing follows.
@@ -178,6 +203,10 @@ pub struct Recorded {
     pub kept_stacks: u64,
     /// The last books.
     pub snapshot: Option<Snapshot>,
+    /// What vCPUs did with their time, as it was told last.
+    pub vcpu_times: Option<VcpuTimes>,
+    /// What all VM exits cost, by place and reason.
+    pub exits: BTreeMap<(PlaceId, NameId), ExitCost>,
     /// The moment up to which it tells of the machine.
     pub until: Time,
     /// Whether it was finished.
@@ -195,12 +224,21 @@ impl Recorded {
             marks: Vec::new(),
             kept_stacks: 0,
             snapshot: None,
+            vcpu_times: None,
+            exits: BTreeMap::new(),
             completeness: Completeness::Torn { at_byte: 0 },
         }
     }
 
     /// Takes in what the recording told next, and shows its samples. All that it refers to must have been told before.
     pub fn take(&mut self, told: Told, mut visit: impl FnMut(&Samples, &Tables)) -> Result<(), Damage> {
+        self.take_and_show(told, |rows, tables| match rows {
+            Rows::Samples(samples) => visit(samples, tables),
+            Rows::Exits(_) => {}
+        })
+    }
+
+    fn take_and_show(&mut self, told: Told, mut visit: impl FnMut(Rows<'_>, &Tables)) -> Result<(), Damage> {
         match told {
             Told::Facts(facts) => facts.into_iter().try_for_each(|fact| self.learn(fact))?,
             Told::Entries(entries) => {
@@ -210,7 +248,7 @@ impl Recorded {
             Told::Samples(samples) => {
                 self.tables.check_samples(&samples)?;
                 self.until = samples.times().iter().fold(self.until, |until, &time| until.max(time));
-                visit(&samples, &self.tables);
+                visit(Rows::Samples(&samples), &self.tables);
             }
             Told::Stacks(kept) => {
                 let mut spaces = kept.iter().flat_map(|kept| &kept.stretches).map(|&(space, _)| space);
@@ -221,6 +259,19 @@ impl Recorded {
                 self.tables.check_times(&snapshot.domains)?;
                 self.until = self.until.max(snapshot.time);
                 self.snapshot = Some(snapshot);
+            }
+            Told::VcpuTimes(times) => {
+                self.tables.check_vcpus(&times.vcpus)?;
+                self.until = self.until.max(times.time);
+                self.vcpu_times = Some(times);
+            }
+            Told::Exits(exits) => {
+                self.tables.check_exits(&exits)?;
+                visit(Rows::Exits(&exits), &self.tables);
+                for Exits { time, place, reason, cost } in exits {
+                    self.until = self.until.max(time);
+                    self.exits.entry((place, reason)).or_default().add(cost);
+                }
             }
             Told::End(end) => {
                 self.until = end.time;

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, iter};
 
 use crate::{
     Chain, ChainId, Domain, DomainId, DomainTime, EventId, Frame, FrameId, NameId, Origin, Process,
-    ProcessId, Space, Time,
+    ProcessId, Space, Time, VcpuTime,
 };
 
-use super::{Damage, Entry, Fact, Lane, Place, PlaceId, Samples};
+use super::{Damage, Entry, Exits, Fact, Lane, Place, PlaceId, Samples};
 
 /// No chain has more frames. A longer one would make the work of a reader grow with the square of the file.
 pub const MAX_DEPTH: u16 = 1024;
@@ -182,6 +182,19 @@ impl Tables {
     /// Checks that the domains of a snapshot are known.
     pub(super) fn check_times(&self, times: &[DomainTime]) -> Result<(), Damage> {
         times.iter().try_for_each(|time| self.check_domain(time.domain))
+    }
+
+    /// Checks that the domains of vCPUs are known.
+    pub(super) fn check_vcpus(&self, vcpus: &[VcpuTime]) -> Result<(), Damage> {
+        vcpus.iter().try_for_each(|time| self.check_domain(time.vcpu.domain))
+    }
+
+    /// Checks that all that exits refer to is known.
+    pub(super) fn check_exits(&self, exits: &[Exits]) -> Result<(), Damage> {
+        exits.iter().try_for_each(|exits| {
+            check("place", exits.place.0, self.places.len())?;
+            check("name", exits.reason.0, self.names.len())
+        })
     }
 
     fn check_domain(&self, id: DomainId) -> Result<(), Damage> {

@@ -12,14 +12,14 @@ use indexmap::{IndexMap, map};
 use serde::Serialize;
 
 use crate::{
-    Chain, ChainId, CpuAccount, Domain, DomainId, Frame, FrameId, KeptStacks, NameId, Process, ProcessId,
-    Sample, Snapshot, Space, Time,
+    Chain, ChainId, CpuAccount, Domain, DomainId, ExitCost, Frame, FrameId, KeptStacks, NameId, Process,
+    ProcessId, Sample, Snapshot, Space, Time, VcpuTimes,
 };
 
 use super::{
-    End, Fact, Header, Lane, MAX_DEPTH, Mark, Note, Place, RecordingError,
+    End, Exits, Fact, Header, Lane, MAX_DEPTH, Mark, Note, Place, PlaceId, RecordingError,
     chunk::{self, Kind, Packer},
-    columns, entries, samples,
+    columns, entries, exits, samples,
 };
 
 /// More samples, rows of a table or bytes than this are not held back.
@@ -59,15 +59,45 @@ pub struct Writer<W: Write> {
     facts: Vec<u8>,
     entries: entries::Encoder,
     samples: samples::Encoder,
+    exits: exits::Encoder,
     stacks: Vec<u8>,
-    /// What the books were when this file began, and what they are.
-    opening: Option<Snapshot>,
-    latest: Option<Snapshot>,
-    is_latest_written: bool,
+    books: Kept<Snapshot>,
+    vcpu_times: Kept<VcpuTimes>,
     packer: Packer,
     /// Reused to put the chunks together.
     payload: Vec<u8>,
     out: Vec<u8>,
+}
+
+/// What is told again and again, each time since the beginning.
+#[derive(Debug)]
+struct Kept<T> {
+    /// What it was when this file began, and what it is.
+    opening: Option<T>,
+    latest: Option<T>,
+    is_written: bool,
+}
+
+impl<T: Clone> Kept<T> {
+    fn new() -> Self {
+        Self { opening: None, latest: None, is_written: true }
+    }
+
+    fn set(&mut self, value: T) {
+        (self.latest, self.is_written) = (Some(value), false);
+    }
+
+    fn begin_file(&mut self) {
+        self.opening.clone_from(&self.latest);
+        self.is_written = true;
+    }
+
+    /// What is to be written, if anything is.
+    fn take(&mut self, since: impl Fn(&T, Option<&T>) -> T) -> Option<T> {
+        let latest = self.latest.as_ref().filter(|_| !self.is_written)?;
+        self.is_written = true;
+        Some(since(latest, self.opening.as_ref()))
+    }
 }
 
 /// Something with its number, and whether this file has it.
@@ -143,10 +173,10 @@ impl<W: Write> Writer<W> {
             facts: Vec::new(),
             entries: entries::Encoder::default(),
             samples: samples::Encoder::default(),
+            exits: exits::Encoder::default(),
             stacks: Vec::new(),
-            opening: None,
-            latest: None,
-            is_latest_written: true,
+            books: Kept::new(),
+            vcpu_times: Kept::new(),
             packer,
             payload: Vec::new(),
             out: Vec::new(),
@@ -237,12 +267,17 @@ impl<W: Write> Writer<W> {
             self.samples.lane(lane, &self.header.events);
             self.lanes.set_written(index)
         });
-        let index = self.places.intern(Place { charged_to, process, mode, chain }).0;
-        let place = match self.places.get(index).1 {
-            Some(place) => place,
-            None => self.write_place(index),
-        };
+        let place = self.place(Place { charged_to, process, mode, chain });
         self.samples.sample(&sample, lane, place);
+        self.flush_if_much();
+    }
+
+    /// Records what VM exits of a place cost since they were recorded the last time.
+    pub fn exits(&mut self, time: Time, place: Place, reason: NameId, cost: ExitCost) {
+        self.check_domain(place.charged_to);
+        self.check_process(place.process);
+        let (place, reason) = (PlaceId(self.place(place)), self.write_name(reason));
+        self.exits.exits(Exits { time, place, reason, cost });
         self.flush_if_much();
     }
 
@@ -259,10 +294,17 @@ impl<W: Write> Writer<W> {
     }
 
     /// Records the books, which are since the start of the recording; only the last ones before a flush are kept.
-    pub fn snapshot(&mut self, snapshot: Snapshot) {
-        snapshot.domains.iter().for_each(|time| self.check_domain(Some(time.domain)));
-        self.latest = Some(snapshot);
-        self.is_latest_written = false;
+    /// Domains that were gone before this file began are left out.
+    pub fn snapshot(&mut self, mut snapshot: Snapshot) {
+        snapshot.domains.retain(|time| self.domains.contains_key(&time.domain));
+        self.books.set(snapshot);
+    }
+
+    /// Records what vCPUs did with their time since the start of the recording; only the last before a flush is kept.
+    /// Domains that were gone before this file began are left out.
+    pub fn vcpu_times(&mut self, mut times: VcpuTimes) {
+        times.vcpus.retain(|time| self.domains.contains_key(&time.vcpu.domain));
+        self.vcpu_times.set(times);
     }
 
     /// Writes what was recorded since the last time, as whole chunks in one piece.
@@ -293,9 +335,9 @@ impl<W: Write> Writer<W> {
         self.written = 0;
         self.header.started = end;
         self.header.started_unix_ns = unix_ns;
-        self.opening.clone_from(&self.latest);
-        self.is_latest_written = true;
-        (self.entries, self.samples) = Default::default();
+        self.books.begin_file();
+        self.vcpu_times.begin_file();
+        (self.entries, self.samples, self.exits) = Default::default();
         self.names.forget_written();
         self.frames.forget_written();
         self.chains.forget_written();
@@ -325,6 +367,15 @@ impl<W: Write> Writer<W> {
         self.write(None)?;
         self.write(Some((Kind::End, &encode(end))))?;
         self.sink.flush().map_err(|error| RecordingError::Write(Arc::new(error)))
+    }
+
+    /// The number of a place in this file.
+    fn place(&mut self, place: Place) -> u32 {
+        let index = self.places.intern(place).0;
+        match self.places.get(index).1 {
+            Some(place) => place,
+            None => self.write_place(index),
+        }
     }
 
     /// Introduces a place, and before it what it refers to.
@@ -420,7 +471,8 @@ impl<W: Write> Writer<W> {
     }
 
     fn flush_if_much(&mut self) {
-        let much = self.facts.len().max(self.samples.rows()).max(self.entries.size()) >= BUFFERED;
+        let rows = self.samples.rows().max(self.exits.rows());
+        let much = self.facts.len().max(rows).max(self.entries.size()) >= BUFFERED;
         if much || self.stacks.len() >= BUFFERED_STACKS {
             // A failure is kept, and told by the next call that can fail.
             let _ = self.write(None);
@@ -438,6 +490,7 @@ impl<W: Write> Writer<W> {
             self.payload.clear();
             self.entries.drain_into(&mut self.payload);
             self.samples.drain_into(&mut self.payload);
+            self.exits.drain_into(&mut self.payload);
             self.stacks.clear();
         }
         self.out.clear();
@@ -463,10 +516,14 @@ impl<W: Write> Writer<W> {
             append(Kind::Entries, &mut self.payload)?;
             self.samples.drain_into(&mut self.payload);
             append(Kind::Samples, &mut self.payload)?;
+            self.exits.drain_into(&mut self.payload);
+            append(Kind::Exits, &mut self.payload)?;
             append(Kind::Stacks, &mut self.stacks)?;
-            if let Some(latest) = self.latest.as_ref().filter(|_| !self.is_latest_written) {
-                append(Kind::Snapshot, &mut encode(&since(latest, self.opening.as_ref())))?;
-                self.is_latest_written = true;
+            if let Some(books) = self.books.take(since) {
+                append(Kind::Snapshot, &mut encode(&books))?;
+            }
+            if let Some(times) = self.vcpu_times.take(times_since) {
+                append(Kind::VcpuTimes, &mut encode(&times))?;
             }
         }
         self.sink.write_all(&self.out)?;
@@ -491,6 +548,20 @@ fn since(latest: &Snapshot, opening: Option<&Snapshot>) -> Snapshot {
         }
     }
     books
+}
+
+/// What vCPUs did since an earlier moment.
+fn times_since(latest: &VcpuTimes, opening: Option<&VcpuTimes>) -> VcpuTimes {
+    let mut times = latest.clone();
+    let opening = opening.map_or(&[][..], |opening| &opening.vcpus);
+    for time in &mut times.vcpus {
+        if let Some(before) = opening.iter().find(|known| known.vcpu == time.vcpu) {
+            time.running_ns = time.running_ns.saturating_sub(before.running_ns);
+            time.waiting_ns = time.waiting_ns.saturating_sub(before.waiting_ns);
+            time.blocked_ns = time.blocked_ns.saturating_sub(before.blocked_ns);
+        }
+    }
+    times
 }
 
 fn account_since(now: &CpuAccount, before: &CpuAccount) -> CpuAccount {
