@@ -13,6 +13,7 @@ use profile::{
 use crate::{
     books::{self, Books, Sequence},
     counted::Counts,
+    exits::exits,
     functions::functions,
     processes::processes,
     report::{DomainReport, EventReport, HostReport, Modes, Named, NoteReport, Report, seconds, share},
@@ -175,6 +176,8 @@ impl Aggregate {
             functions: functions(row, tables),
             processes: processes(row, tables, busy),
             cpu_s: books::cpu_time(self.recorded.snapshot.as_ref(), &row.boots),
+            vcpus: books::vcpus(self.recorded.vcpu_times.as_ref(), &row.boots),
+            exits: exits(row, &self.recorded),
         }
     }
 

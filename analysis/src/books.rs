@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use profile::{CpuAccount, DomainId, LossCause, PhysCpu, Snapshot};
+use profile::{CpuAccount, DomainId, LossCause, PhysCpu, Snapshot, VcpuTime, VcpuTimes};
 
-use crate::report::{CpuReport, seconds};
+use crate::report::{CpuReport, VcpuReport, seconds};
 
 /// What the last snapshot says of the whole machine. Nothing, if there is none.
 #[derive(Debug, Default)]
@@ -64,6 +64,23 @@ fn every_cause(lost: &BTreeMap<LossCause, u64>) -> BTreeMap<LossCause, u64> {
 pub(crate) fn cpu_time(snapshot: Option<&Snapshot>, boots: &[DomainId]) -> Option<f64> {
     let times = snapshot?.domains.iter().filter(|time| boots.contains(&time.domain));
     times.map(|time| time.cpu_ns).reduce(u64::saturating_add).map(seconds)
+}
+
+/// What each vCPU of a domain did with its time over its boots.
+pub(crate) fn vcpus(times: Option<&VcpuTimes>, boots: &[DomainId]) -> Vec<VcpuReport> {
+    let mut sums: BTreeMap<u32, VcpuTime> = BTreeMap::new();
+    let times = times.map_or(&[][..], |times| &times.vcpus);
+    for time in times.iter().filter(|time| boots.contains(&time.vcpu.domain)) {
+        let sum = sums.entry(time.vcpu.index);
+        sum.and_modify(|sum| sum.add(time)).or_insert(*time);
+    }
+    let report = |(vcpu, time): (u32, VcpuTime)| VcpuReport {
+        vcpu,
+        running_s: seconds(time.running_ns),
+        waiting_s: seconds(time.waiting_ns),
+        blocked_s: seconds(time.blocked_ns),
+    };
+    sums.into_iter().map(report).collect()
 }
 
 /// The sequence numbers of the samples that one CPU has in the recording.

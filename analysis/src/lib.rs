@@ -14,6 +14,7 @@ mod breakdown;
 mod call_tree;
 pub mod compare;
 mod counted;
+mod exits;
 mod functions;
 pub mod gate;
 mod processes;
@@ -30,8 +31,8 @@ pub use counted::{Counted, Counts};
 pub use functions::{Function, frames_with_modes, name as frame_name};
 pub use processes::label as process_label;
 pub use report::{
-    CpuReport, DomainReport, EventReport, FunctionReport, HostReport, Modes, Named, NoteReport,
-    ProcessReport, Report,
+    CpuReport, DomainReport, EventReport, ExitFunctionReport, ExitReport, FunctionReport, HostReport, Modes,
+    Named, NoteReport, ProcessReport, Report, VcpuReport,
 };
 pub use rows::Identity;
 pub use select::SelectError;

@@ -136,6 +136,55 @@ pub struct DomainReport {
     pub processes: Vec<ProcessReport>,
     /// The CPU time that the hypervisor accounts to it.
     pub cpu_s: Option<f64>,
+    /// What each of its vCPUs did with its time, by the hypervisor's account; empty where that was not recorded.
+    pub vcpus: Vec<VcpuReport>,
+    /// Why its vCPUs left it, what took longest first; empty where exits were not recorded.
+    pub exits: Vec<ExitReport>,
+}
+
+/// What a vCPU did with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct VcpuReport {
+    /// Its index in its domain.
+    pub vcpu: u32,
+    /// In which it ran.
+    pub running_s: f64,
+    /// In which it would have run, but had no CPU: what guests call steal time.
+    pub waiting_s: f64,
+    /// In which it had nothing to run.
+    pub blocked_s: f64,
+}
+
+/// VM exits for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExitReport {
+    /// Why, by the name that the processor's manual has for it.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+    /// From leaving the guest until it was entered again, of all of them.
+    pub total_s: f64,
+    /// Of the longest.
+    pub longest_us: f64,
+    /// What the guest was doing, what took longest first.
+    pub functions: Vec<ExitFunctionReport>,
+}
+
+/// VM exits for one reason from one function.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExitFunctionReport {
+    /// Its name, as in [`FunctionReport`]: untrusted text.
+    pub name: String,
+    /// The image it lies in: untrusted text.
+    pub module: Option<String>,
+    /// In which mode it ran.
+    pub mode: Mode,
+    /// See [`ExitReport`].
+    pub count: u64,
+    /// See [`ExitReport`].
+    pub total_s: f64,
+    /// See [`ExitReport`].
+    pub longest_us: f64,
 }
 
 /// Shares of the weight whose innermost function has a name; null where no such code ran.

@@ -234,12 +234,42 @@ fn stacks_are_outermost_first() {
     assert_eq!(machine.stacks(EventId(1)).count(), 0);
 }
 
+/// Over both boots of `web`.
+#[test]
+fn times_and_exits_are_added_up_by_row() {
+    let mut machine = machine();
+    machine.times(&[(WEB, 0, [1_000, 500, 0]), (WEB_AGAIN, 0, [250, 0, 750]), (WEB_AGAIN, 1, [0, 0, 2_000])]);
+    machine.exits(WEB, "ioread32", "io", [10, 900, 100]);
+    machine.exits(WEB_AGAIN, "ioread32", "io", [5, 100, 40]);
+    machine.exits(WEB_AGAIN, "iowrite16", "io", [1, 2_000, 2_000]);
+    machine.exits(WEB_AGAIN, "default_idle", "hlt", [7, 70_000, 20_000]);
+    machine.exits(DOM0, "default_idle", "hlt", [3, 30_000, 15_000]);
+    let report = machine.finish(EndReason::Duration).report();
+    let web = row(&report, "web");
+    let times: Vec<_> =
+        web.vcpus.iter().map(|time| (time.vcpu, time.running_s, time.waiting_s, time.blocked_s)).collect();
+    assert_eq!(times, [(0, 1.25, 0.5, 0.75), (1, 0.0, 0.0, 2.0)]);
+    let exits: Vec<_> = web
+        .exits
+        .iter()
+        .map(|exit| (&*exit.reason, exit.count, (exit.total_s * 1e6).round(), exit.longest_us))
+        .collect();
+    assert_eq!(exits, [("hlt", 7, 70_000.0, 20_000.0), ("io", 16, 3_000.0, 2_000.0)]);
+    let functions: Vec<_> =
+        web.exits[1].functions.iter().map(|f| (&*f.name, f.count, f.longest_us)).collect();
+    assert_eq!(functions, [("iowrite16", 1, 2_000.0), ("ioread32", 15, 100.0)]);
+    assert_eq!(row(&report, "db").exits, []);
+    assert_eq!(row(&report, "hypervisor").vcpus, []);
+}
+
 #[test]
 fn the_json_is_schema_1() {
     let mut machine = Machine::new();
     machine.domain(DB, 2, "d\u{1b}b", DomainKind::Hvm, None);
     machine.sample(Some(DB), Mode::Kernel, 8, &[(Space::Kernel(DB), Some("vmlinux"), Some("a"), 0)]);
     machine.books(account(2, 1, 0, 1), &[(DB, 4_000_000_000)]);
+    machine.times(&[(DB, 0, [4_000, 1_000, 0])]);
+    machine.exits(DB, "a", "hlt", [2, 3_000, 2_000]);
     let json = serde_json::to_string(&machine.finish(EndReason::Duration).report()).unwrap();
     let expected = concat!(
         r#"{"schema":1,"duration_s":10.0,"#,
@@ -250,10 +280,13 @@ fn the_json_is_schema_1() {
         r#""domains":[{"id":2,"name":"d\u001bb","uuid":null,"kind":"hvm","samples":1,"weight":8,"share":1.0,"#,
         r#""modes":{"hypervisor":0,"kernel":8,"user":0,"backend":0},"named":{"kernel":1.0,"user":null},"#,
         r#""complete_chains":{},"functions":[{"name":"a","module":"vmlinux","mode":"kernel","self":8,"#,
-        r#""self_share":1.0,"total":8}],"processes":[],"cpu_s":4.0},"#,
+        r#""self_share":1.0,"total":8}],"processes":[],"cpu_s":4.0,"#,
+        r#""vcpus":[{"vcpu":0,"running_s":4.0,"waiting_s":1.0,"blocked_s":0.0}],"#,
+        r#""exits":[{"reason":"hlt","count":2,"total_s":0.003,"longest_us":2000.0,"functions":[{"name":"a","#,
+        r#""module":"vmlinux","mode":"kernel","count":2,"total_s":0.003,"longest_us":2000.0}]}]},"#,
         r#"{"id":null,"name":"hypervisor","uuid":null,"kind":"hypervisor","samples":0,"weight":0,"share":0.0,"#,
         r#""modes":{"hypervisor":0,"kernel":0,"user":0,"backend":0},"named":{"kernel":null,"user":null},"#,
-        r#""complete_chains":{},"functions":[],"processes":[],"cpu_s":null}],"#,
+        r#""complete_chains":{},"functions":[],"processes":[],"cpu_s":null,"vcpus":[],"exits":[]}],"#,
         r#""taken":2,"quiet_s":0.5,"masked_s":0.0,"foreign_nmis":0,"overhead":null,"cpus":[{"cpu":0,"taken":2,"written":1,"filtered":0,"#,
         r#""lost":{"ring-full":1,"nested":0,"ring-damaged":0,"unreadable":0,"masked":0}}]}],"complete":true,"notes":[]}"#,
     );

@@ -104,6 +104,8 @@ mod tests {
             functions: Vec::new(),
             processes: Vec::new(),
             cpu_s: None,
+            vcpus: Vec::new(),
+            exits: Vec::new(),
         }
     }
 

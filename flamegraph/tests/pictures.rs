@@ -21,6 +21,8 @@ fn row(name: &str) -> DomainReport {
         functions: Vec::new(),
         processes: Vec::new(),
         cpu_s: None,
+        vcpus: Vec::new(),
+        exits: Vec::new(),
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use analysis::Aggregate;
 use profile::{
     AddressSpaceRoot, Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event,
-    EventId, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot,
-    Source, Space, Time, Uuid,
-    recording::{End, EndReason, Header, Host, Recording, Writer},
+    EventId, ExitCost, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample,
+    Snapshot, Source, Space, Time, Uuid, VcpuId, VcpuTime, VcpuTimes,
+    recording::{End, EndReason, Header, Host, Place, Recording, Writer},
 };
 
 pub(crate) const DOM0: DomainId = DomainId(0);
@@ -106,6 +106,35 @@ impl Machine {
             chain: caller.unwrap(),
         });
         self.sequence += 1;
+    }
+
+    /// A vCPU that ran, waited and was blocked for so many milliseconds, and the domain that it is of.
+    pub(crate) fn times(&mut self, times: &[(DomainId, u32, [u64; 3])]) {
+        let time = |&(domain, index, ms): &(DomainId, u32, [u64; 3])| {
+            let [running_ns, waiting_ns, blocked_ns] = ms.map(|ms| ms * 1_000_000);
+            VcpuTime { vcpu: VcpuId { domain, index }, running_ns, waiting_ns, blocked_ns }
+        };
+        let vcpus = times.iter().map(time).collect();
+        self.writer.vcpu_times(VcpuTimes { time: Time(110 * SECOND), vcpus });
+    }
+
+    /// Exits of a kernel's function for a reason: how often, and how many microseconds in all and at most.
+    pub(crate) fn exits(&mut self, domain: DomainId, function: &str, reason: &str, cost: [u64; 3]) {
+        let frame = Frame {
+            space: Space::Kernel(domain),
+            address: CodeAddress::InstructionPointer(0x70),
+            function: Some(self.writer.name(function)),
+            module: Some(self.writer.name("vmlinux")),
+            offset: ImageOffset(0x70),
+            origin: Origin::default(),
+        };
+        let frame = self.writer.frame(frame);
+        let chain = self.writer.chain(Chain { caller: None, frame });
+        let place = Place { charged_to: Some(domain), process: None, mode: Mode::Kernel, chain };
+        let reason = self.writer.name(reason);
+        let [count, total, longest] = cost;
+        let cost = ExitCost { count, total_ns: total * 1_000, longest_ns: longest * 1_000 };
+        self.writer.exits(Time(105 * SECOND), place, reason, cost);
     }
 
     /// Samples that were due but are not in the recording.

@@ -5,7 +5,10 @@ use std::{
     io::{self, Write},
 };
 
-use analysis::{DomainReport, EventReport, FunctionReport, ProcessReport, Report, Visible};
+use analysis::{
+    DomainReport, EventReport, ExitFunctionReport, ExitReport, FunctionReport, ProcessReport, Report,
+    VcpuReport, Visible,
+};
 use anstyle::{AnsiColor, Style};
 use profile::Mode;
 
@@ -38,6 +41,11 @@ pub(super) fn write(out: &mut impl Write, report: &Report, one_domain: bool, lim
         domains(event).write(out)?;
         processes(out, event, one_domain, limit)?;
         functions(out, event, one_domain, limit)?;
+    }
+    // They are the machine's, not an event's.
+    if let Some(event) = report.events.first() {
+        vcpus(out, event, limit)?;
+        exits(out, event, limit)?;
     }
     Ok(())
 }
@@ -210,6 +218,83 @@ fn functions(out: &mut impl Write, event: &EventReport, one_domain: bool, limit:
     }
     table.write(out)?;
     more(out, hottest.len(), limit)
+}
+
+/// What vCPUs did with their time, those that waited longest first.
+fn vcpus(out: &mut impl Write, event: &EventReport, limit: usize) -> io::Result<()> {
+    let mut vcpus: Vec<(&DomainReport, &VcpuReport)> =
+        event.domains.iter().flat_map(|domain| domain.vcpus.iter().map(move |vcpu| (domain, vcpu))).collect();
+    if vcpus.is_empty() {
+        return Ok(());
+    }
+    vcpus.sort_by(|(_, a), (_, b)| {
+        b.waiting_s.total_cmp(&a.waiting_s).then(b.running_s.total_cmp(&a.running_s))
+    });
+    writeln!(out, "\nvCPUs by how long they waited for a CPU, in percent of their time")?;
+    let (left, right) = (Align::Left, Align::Right);
+    let mut table = Table::new([
+        ("WAITING", right),
+        ("RUNNING", right),
+        ("BLOCKED", right),
+        ("VCPU", right),
+        ("DOMAIN", left),
+    ]);
+    for (domain, vcpu) in vcpus.iter().take(limit) {
+        let &VcpuReport { vcpu, running_s, waiting_s, blocked_s } = *vcpu;
+        let whole = running_s + waiting_s + blocked_s;
+        let of_whole = |part: f64| percent(if whole > 0.0 { part / whole } else { 0.0 });
+        table.row([
+            Cell::new(of_whole(waiting_s)).styled(Style::new().bold()),
+            Cell::new(of_whole(running_s)),
+            Cell::new(of_whole(blocked_s)),
+            Cell::new(vcpu.to_string()),
+            Cell::untrusted(&domain.name).at_most(64),
+        ]);
+    }
+    table.write(out)?;
+    more(out, vcpus.len(), limit)
+}
+
+/// Why vCPUs left their guests, from which functions, what took longest first.
+fn exits(out: &mut impl Write, event: &EventReport, limit: usize) -> io::Result<()> {
+    let mut exits: Vec<(&DomainReport, &ExitReport, &ExitFunctionReport)> = Vec::new();
+    for domain in &event.domains {
+        for exit in &domain.exits {
+            exits.extend(exit.functions.iter().map(|function| (domain, exit, function)));
+        }
+    }
+    if exits.is_empty() {
+        return Ok(());
+    }
+    exits.sort_by(|(.., a), (.., b)| b.total_s.total_cmp(&a.total_s));
+    writeln!(out, "\nCostliest VM exits: the time until the guest was entered again")?;
+    let (left, right) = (Align::Left, Align::Right);
+    let mut table = Table::new([
+        ("MS", right),
+        ("EXITS", right),
+        ("MEAN US", right),
+        ("LONGEST US", right),
+        ("REASON", left),
+        ("DOMAIN", left),
+        ("MODE", left),
+        ("MODULE", left),
+        ("FUNCTION", left),
+    ]);
+    for (domain, exit, function) in exits.iter().take(limit) {
+        table.row([
+            Cell::new(format!("{:.1}", function.total_s * 1e3)).styled(Style::new().bold()),
+            Cell::new(grouped(function.count)),
+            Cell::new(format!("{:.1}", function.total_s * 1e6 / function.count.max(1) as f64)),
+            Cell::new(format!("{:.1}", function.longest_us)),
+            Cell::untrusted(&exit.reason).at_most(20),
+            Cell::untrusted(&domain.name).at_most(20),
+            Cell::new(function.mode.as_str()).styled(color(function.mode)),
+            Cell::untrusted(function.module.as_deref().unwrap_or("-")).at_most(24),
+            Cell::untrusted(&function.name),
+        ]);
+    }
+    table.write(out)?;
+    more(out, exits.len(), limit)
 }
 
 /// Whose time shares are of.

@@ -69,6 +69,47 @@ pub struct Domain {
     pub processes: Vec<Process>,
     /// The CPU time that the hypervisor accounts to it.
     pub cpu_s: Option<f64>,
+    /// What each of its vCPUs did with its time.
+    pub vcpus: Vec<Vcpu>,
+    /// Why they left it, what took longest first.
+    pub exits: Vec<Exit>,
+}
+
+/// What a vCPU did with its time, in seconds.
+#[derive(Debug, Deserialize)]
+pub struct Vcpu {
+    /// Its index.
+    pub vcpu: u32,
+    /// On a CPU.
+    pub running_s: f64,
+    /// Without one.
+    pub waiting_s: f64,
+    /// With nothing to run.
+    pub blocked_s: f64,
+}
+
+/// VM exits for one reason.
+#[derive(Debug, Deserialize)]
+pub struct Exit {
+    /// Why.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+    /// Until the guest was entered again, of all.
+    pub total_s: f64,
+    /// What the guest was doing, what took longest first.
+    pub functions: Vec<ExitFunction>,
+}
+
+/// VM exits for one reason from one function.
+#[derive(Debug, Deserialize)]
+pub struct ExitFunction {
+    /// What it is called.
+    pub name: String,
+    /// In which mode it ran.
+    pub mode: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// A function.
