@@ -10,24 +10,31 @@ use crate::{
     rows::Row,
 };
 
+/// What the exits for one reason cost, all of them and function by function.
+#[derive(Default)]
+struct Reason {
+    all: ExitCost,
+    functions: HashMap<Function, (String, ExitCost)>,
+}
+
 /// The reasons of a row, those that took longest first.
 pub(crate) fn exits(row: &Row, recorded: &Recorded) -> Vec<ExitReport> {
     let tables = &recorded.tables;
-    let mut reasons: HashMap<NameId, (ExitCost, HashMap<Function, (String, ExitCost)>)> = HashMap::new();
+    let mut reasons: HashMap<NameId, Reason> = HashMap::new();
     for (&(place, reason), &cost) in &recorded.exits {
         let place = tables.place(place);
         if !place.charged_to.is_some_and(|domain| row.boots.contains(&domain)) {
             continue;
         }
         let frame = tables.frame(tables.chain(place.chain).frame);
-        let (sum, functions) = reasons.entry(reason).or_default();
-        sum.add(cost);
-        let function = functions.entry(Function::of(frame, place.mode));
+        let reason = reasons.entry(reason).or_default();
+        reason.all.add(cost);
+        let function = reason.functions.entry(Function::of(frame, place.mode));
         function.or_insert_with(|| (name(frame, tables), ExitCost::default())).1.add(cost);
     }
     let mut exits: Vec<ExitReport> = reasons
         .into_iter()
-        .map(|(reason, (cost, functions))| {
+        .map(|(reason, Reason { all, functions })| {
             let mut functions: Vec<ExitFunctionReport> = functions
                 .into_iter()
                 .map(|(function, (name, cost))| ExitFunctionReport {
@@ -44,9 +51,9 @@ pub(crate) fn exits(row: &Row, recorded: &Recorded) -> Vec<ExitReport> {
             });
             ExitReport {
                 reason: tables.name(reason).to_owned(),
-                count: cost.count,
-                total_s: seconds(cost.total_ns),
-                longest_us: cost.longest_ns as f64 / 1e3,
+                count: all.count,
+                total_s: seconds(all.total_ns),
+                longest_us: all.longest_ns as f64 / 1e3,
                 functions,
             }
         })
