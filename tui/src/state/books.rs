@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use profile::{CpuAccount, DomainId, LossCause, Snapshot};
+use profile::{CpuAccount, DomainId, LossCause, Snapshot, VcpuTimes};
 
 /// Rates are over at least this time.
 const SPAN_NS: u64 = 2_000_000_000;
@@ -67,6 +67,15 @@ pub(crate) struct Books {
     cpus: usize,
     /// The domains' CPU times of the last seconds, the oldest first.
     times: VecDeque<(u64, HashMap<DomainId, u64>)>,
+    /// For how long domains' vCPUs waited for a CPU, and all that they did, up to some moments of the last seconds.
+    waits: VecDeque<(u64, HashMap<DomainId, Wait>)>,
+}
+
+/// Nanoseconds, of all vCPUs of a domain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wait {
+    waiting: u64,
+    all: u64,
 }
 
 impl Books {
@@ -101,6 +110,36 @@ impl Books {
             self.times.pop_front();
         }
         news
+    }
+
+    /// Takes what vCPUs did with their time.
+    pub(crate) fn take_vcpu_times(&mut self, times: &VcpuTimes) {
+        let mut waits: HashMap<DomainId, Wait> = HashMap::new();
+        for time in &times.vcpus {
+            let wait = waits.entry(time.vcpu.domain).or_default();
+            wait.waiting = wait.waiting.saturating_add(time.waiting_ns);
+            for part in [time.running_ns, time.waiting_ns, time.blocked_ns] {
+                wait.all = wait.all.saturating_add(part);
+            }
+        }
+        self.waits.push_back((times.time.0, waits));
+        while self.waits.get(1).is_some_and(|(time, _)| times.time.0.saturating_sub(*time) >= SPAN_NS) {
+            self.waits.pop_front();
+        }
+    }
+
+    /// Whether it is known for how long vCPUs wait.
+    pub(crate) fn knows_waits(&self) -> bool {
+        !self.waits.is_empty()
+    }
+
+    /// The part of its vCPUs' time in which they waited for a CPU, in the last seconds.
+    pub(crate) fn waiting(&self, domain: DomainId) -> Option<f64> {
+        let ((_, first), (_, last)) = (self.waits.front()?, self.waits.back()?);
+        let last = last.get(&domain)?;
+        let first = first.get(&domain).copied().filter(|_| self.waits.len() > 1).unwrap_or_default();
+        let all = last.all.saturating_sub(first.all);
+        (all > 0).then(|| last.waiting.saturating_sub(first.waiting) as f64 / all as f64)
     }
 
     pub(crate) fn rates(&self) -> Rates {
@@ -145,7 +184,7 @@ pub(crate) fn in_words(causes: &BTreeMap<LossCause, u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use profile::{PhysCpu, Time};
+    use profile::{PhysCpu, Time, VcpuId, VcpuTime};
 
     use super::*;
 
@@ -165,6 +204,35 @@ mod tests {
             idle_ns: seconds * 250_000_000,
             domains: Vec::new(),
         }
+    }
+
+    #[test]
+    fn waiting_is_of_the_last_seconds_and_of_all_vcpus() {
+        let mut books = Books::default();
+        let domain = DomainId(3);
+        assert!(!books.knows_waits());
+        // One always runs; the other waits for half of its time from the fifth second on.
+        for second in 1..=8u64 {
+            let waited = second.saturating_sub(4) * 500_000_000;
+            let time = |index, running_ns, waiting_ns| VcpuTime {
+                vcpu: VcpuId { domain, index },
+                running_ns,
+                waiting_ns,
+                blocked_ns: 0,
+            };
+            let whole = second * 1_000_000_000;
+            let vcpus = vec![time(0, whole, 0), time(1, whole - waited, waited)];
+            books.take_vcpu_times(&VcpuTimes { time: Time(whole), vcpus });
+            let expected = if second > 5 {
+                0.25
+            } else if second == 5 {
+                0.125
+            } else {
+                0.0
+            };
+            assert_eq!(books.waiting(domain), Some(expected), "after {second} s");
+        }
+        assert_eq!(books.waiting(DomainId(4)), None);
     }
 
     #[test]

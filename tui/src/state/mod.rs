@@ -95,6 +95,10 @@ impl State {
         };
         let snapshot = match &told {
             Told::Snapshot(snapshot) => self.books.take(snapshot),
+            Told::VcpuTimes(times) => {
+                self.books.take_vcpu_times(times);
+                Vec::new()
+            }
             _ => Vec::new(),
         };
         let mut samples = Vec::new();

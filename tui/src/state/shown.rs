@@ -38,6 +38,8 @@ pub struct RowView<'a> {
     pub share: f64,
     /// How many CPUs' worth of time it has, by the hypervisor's account.
     pub cpus: Option<f64>,
+    /// The part of its vCPUs' time in which they waited for a CPU, in the last seconds.
+    pub waiting: Option<f64>,
 }
 
 /// A function as it is shown.
@@ -201,7 +203,13 @@ impl State {
             now: part(now, of),
             share: part(row.sums.weight, self.busy()),
             cpus: row.domain.and_then(|id| self.books.cpus_used(id)),
+            waiting: row.domain.and_then(|id| self.books.waiting(id)),
         }
+    }
+
+    /// Whether it is known for how long vCPUs wait for a CPU.
+    pub fn knows_waits(&self) -> bool {
+        self.books.knows_waits()
     }
 
     /// A row's part of each of the last `seconds` seconds up to the end of the window, the oldest first; none where

@@ -74,13 +74,14 @@ enum Tells {
     Modes,
     Samples,
     Cpus,
+    Waiting,
     Number,
     Kind,
     Name,
 }
 
 /// The columns that there is room for; the name always.
-fn domain_columns(width: u16) -> Vec<(Tells, Column)> {
+fn domain_columns(width: u16, waits: bool) -> Vec<(Tells, Column)> {
     let [hypervisor, kernel, user, backend] = Mode::ALL.map(Tells::Mode);
     let mut columns = vec![(Tells::Now, right("NOW", 5)), (Tells::Window, right("WINDOW", 6))];
     if width >= 60 {
@@ -97,19 +98,19 @@ fn domain_columns(width: u16) -> Vec<(Tells, Column)> {
         columns.push((Tells::Modes, left("MODES", 24)));
     }
     if width >= 72 {
-        columns.extend([
-            (Tells::Samples, right("SMP/S", 5)),
-            (Tells::Cpus, right("CPUS", 5)),
-            (Tells::Number, right("ID", 4)),
-            (Tells::Kind, left("KIND", 4)),
-        ]);
+        columns.extend([(Tells::Samples, right("SMP/S", 5)), (Tells::Cpus, right("CPUS", 5))]);
+        if waits && width >= 90 {
+            columns.push((Tells::Waiting, right("STEAL", 5)));
+        }
+        columns.extend([(Tells::Number, right("ID", 4)), (Tells::Kind, left("KIND", 4))]);
     }
     columns.push((Tells::Name, left("DOMAIN", 0)));
     columns
 }
 
 fn domains(state: &State, screen: &mut Screen, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    let (tells, columns): (Vec<Tells>, Vec<Column>) = domain_columns(area.width).into_iter().unzip();
+    let (tells, columns): (Vec<Tells>, Vec<Column>) =
+        domain_columns(area.width, state.knows_waits()).into_iter().unzip();
     let table = Table::new(area, &columns);
     let (sort, reverse) = screen.sort();
     table.titles(title_of(View::Domains, sort), theme, buffer);
@@ -175,6 +176,7 @@ fn domain_cell(
         Tells::Modes => (String::new(), plain),
         Tells::Samples => (format!("{:.0}", row.sums.samples as f64 / state.covered_s().max(1.0)), plain),
         Tells::Cpus => (row.cpus.map_or_else(unknown, |cpus| format!("{cpus:.2}")), plain),
+        Tells::Waiting => (row.waiting.map_or_else(unknown, percent), plain),
         Tells::Number => (row.number.map_or_else(unknown, |number| number.to_string()), plain),
         Tells::Kind => (row.number.map_or_else(unknown, |_| row.kind.to_string()), plain),
         Tells::Name if row.alive => (harmless(row.name, width, theme), strong),

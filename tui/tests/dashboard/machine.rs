@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use profile::{
     Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event, EventId, Frame,
     ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time,
-    Uuid, VcpuId,
+    Uuid, VcpuId, VcpuTime, VcpuTimes,
     recording::{End, EndReason, Header, Host, Note, Recording, Told, Writer},
 };
 use tui::{Limits, State};
@@ -169,6 +169,17 @@ impl Machine {
         self.flush();
     }
 
+    /// What vCPUs did, one of each domain: ran, waited, and nothing.
+    pub(crate) fn times(&mut self, time: Time, times: &[(DomainId, [u64; 3])]) {
+        let time_of = |&(domain, [running_ns, waiting_ns, blocked_ns]): &(DomainId, [u64; 3])| VcpuTime {
+            vcpu: VcpuId { domain, index: 0 },
+            running_ns,
+            waiting_ns,
+            blocked_ns,
+        };
+        self.writer.vcpu_times(VcpuTimes { time, vcpus: times.iter().map(time_of).collect() });
+    }
+
     pub(crate) fn flush(&mut self) {
         self.writer.flush().expect("vectors take all that is written");
     }
@@ -248,6 +259,11 @@ pub(crate) fn usual(lost: u64) -> Vec<u8> {
             machine.sample(time, place);
         }
         let used = (second + 1) * SECOND;
+        let rest = (second + 1) * SECOND - used / 2;
+        machine.times(
+            at(second * 1000 + 999),
+            &[(alpha, [used / 2, rest / 4, rest / 4 * 3]), (dom0, [used / 5, 0, used / 5 * 4])],
+        );
         let lost = if second > 9 { lost } else { 0 };
         machine.snapshot(
             at(second * 1000 + 999),
