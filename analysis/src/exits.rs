@@ -2,13 +2,77 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use profile::{ExitCost, NameId, recording::Recorded};
+use profile::{EventId, ExitCost, Mode, NameId, Process, Source, recording::Recorded};
 
 use crate::{
+    aggregate::Aggregate,
     functions::{Function, name},
-    report::{ExitFunctionReport, ExitReport, seconds},
-    rows::Row,
+    processes::label,
+    report::{EventReport, ExitFunctionReport, ExitReport, Modes, Report, seconds, share},
+    rows::{Row, rows},
+    stacks::{Layer, Stack},
 };
+
+/// Reasons for which a guest is left that has nothing to do: how long that takes says nothing of what exits cost.
+const IDLE: [&str; 2] = ["hlt", "mwait"];
+
+impl Report {
+    /// The exits as an event whose weight is their time, for pictures; none where none were recorded. Exits in which
+    /// the guest had nothing to do are left out. Its domains are those of the first event, in their order; nothing is said of
+    /// functions.
+    pub fn exits(&self) -> Option<EventReport> {
+        let mut event = self.events.first()?.clone();
+        let costs: Vec<(u64, u64)> = event
+            .domains
+            .iter()
+            .map(|domain| {
+                let busy = domain.exits.iter().filter(|exit| !IDLE.contains(&&*exit.reason));
+                busy.fold((0, 0), |(count, ns), exit| (count + exit.count, ns + (exit.total_s * 1e9) as u64))
+            })
+            .collect();
+        event.weight = costs.iter().map(|(_, ns)| ns).sum();
+        event.samples = costs.iter().map(|(count, _)| count).sum();
+        if event.samples == 0 {
+            return None;
+        }
+        for (domain, (count, ns)) in event.domains.iter_mut().zip(costs) {
+            (domain.samples, domain.weight, domain.share) = (count, ns, share(ns, event.weight));
+            domain.modes = Modes { hypervisor: ns, ..Modes::default() };
+            domain.functions.clear();
+            domain.processes.clear();
+        }
+        event.modes = Modes { hypervisor: event.weight, ..Modes::default() };
+        (event.name, event.unit, event.rate_hz) = ("VM exits".to_owned(), "ns".to_owned(), 0.0);
+        (event.source, event.bias) = (Source::ExitTrace, Source::ExitTrace.bias());
+        // Nothing of the books of samples.
+        event.lost.clear();
+        (event.taken, event.filtered) = (Some(event.samples), Some(0));
+        Some(event)
+    }
+}
+
+impl Aggregate {
+    /// The stacks of [`Report::exits`]: what guests were doing, and on top of it why they were left.
+    pub fn exit_stacks(&self) -> impl Iterator<Item = Stack> {
+        let recorded = &self.recorded;
+        let tables = &recorded.tables;
+        let rows = rows(self, EventId(0));
+        recorded.exits.iter().filter_map(move |(&(place, reason), cost)| {
+            let (place, reason) = (tables.place(place), tables.name(reason));
+            let charged_to = place.charged_to.filter(|_| !IDLE.contains(&reason))?;
+            let domain = rows.iter().position(|row| row.boots.contains(&charged_to))?;
+            let process = place.process.map(|id| tables.process(id));
+            let own = |process: &&Process| process.domain == charged_to;
+            let process = process.filter(own).map_or_else(|| place.mode.to_string(), label);
+            let layers = vec![
+                Layer { name: process, mode: place.mode },
+                Layer { name: name(tables.frame(tables.chain(place.chain).frame), tables), mode: place.mode },
+                Layer { name: reason.to_owned(), mode: Mode::Hypervisor },
+            ];
+            Some(Stack { domain, layers, weight: cost.total_ns })
+        })
+    }
+}
 
 /// What the exits for one reason cost, all of them and function by function.
 #[derive(Default)]

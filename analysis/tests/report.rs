@@ -244,7 +244,8 @@ fn times_and_exits_are_added_up_by_row() {
     machine.exits(WEB_AGAIN, "iowrite16", "io", [1, 2_000, 2_000]);
     machine.exits(WEB_AGAIN, "default_idle", "hlt", [7, 70_000, 20_000]);
     machine.exits(DOM0, "default_idle", "hlt", [3, 30_000, 15_000]);
-    let report = machine.finish(EndReason::Duration).report();
+    let machine = machine.finish(EndReason::Duration);
+    let report = machine.report();
     let web = row(&report, "web");
     let times: Vec<_> =
         web.vcpus.iter().map(|time| (time.vcpu, time.running_s, time.waiting_s, time.blocked_s)).collect();
@@ -260,6 +261,22 @@ fn times_and_exits_are_added_up_by_row() {
     assert_eq!(functions, [("iowrite16", 1, 2_000.0), ("ioread32", 15, 100.0)]);
     assert_eq!(row(&report, "db").exits, []);
     assert_eq!(row(&report, "hypervisor").vcpus, []);
+    // What took long because nothing was to be done is no cost.
+    let event = report.exits().unwrap();
+    assert_eq!((event.samples, event.weight, event.modes.hypervisor), (16, 3_000_000, 3_000_000));
+    let mut stacks: Vec<String> = machine
+        .exit_stacks()
+        .map(|stack| {
+            let layers: Vec<&str> = stack.layers.iter().map(|layer| &*layer.name).collect();
+            format!("{} {} {}", event.domains[stack.domain].name, layers.join(";"), stack.weight)
+        })
+        .collect();
+    stacks.sort();
+    assert_eq!(
+        stacks,
+        ["web kernel;ioread32;io 100000", "web kernel;ioread32;io 900000", "web kernel;iowrite16;io 2000000"]
+    );
+    assert!(self::report().exits().is_none());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::flamegraph::{Pictures, file_names, html};
-use analysis::Aggregate;
+use analysis::{Aggregate, EventReport, Report, Stack};
 use anyhow::Context;
 use profile::{EventId, recording::Recording};
 
@@ -22,6 +22,7 @@ Examples:
   xenoscope flamegraph -o machine.html                 the same to search, zoom and filter, offline
   xenoscope flamegraph --baseline before.xsr -i after.xsr -o diff.html
                                                        what changed: red grew, blue shrank
+  xenoscope flamegraph --exits -o exits.html           what VM exits cost, by function and reason
   xenoscope flamegraph --domain web -o web.svg         one domain
   xenoscope flamegraph --per-domain --output-dir svg   a file for each domain that ran")]
 pub(crate) struct Args {
@@ -36,6 +37,11 @@ pub(crate) struct Args {
     /// Draw this event, where there are several; the first one otherwise
     #[arg(short, long, value_name = "NAME")]
     event: Option<String>,
+
+    /// Draw what VM exits cost, in a recording made with --exits: the time until the guest was entered again, by the function
+    /// that was left and the reason. Those in which the guest had nothing to do are left out
+    #[arg(long, conflicts_with_all = ["event", "baseline"])]
+    exits: bool,
 
     /// Draw this domain only
     #[arg(short, long, value_name = "NAME|ID")]
@@ -57,6 +63,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (aggregate, id) = read(&args.input, args.event.as_deref())?;
     let report = aggregate.report();
+    if args.exits {
+        let event = report.exits().context(
+            "the recording has no VM exits: they are recorded with `xenoscope record --exits`, and those in which guests \
+             had nothing to do are not drawn",
+        )?;
+        return draw(&args, &report, &event, aggregate.exit_stacks());
+    }
     let event = report.events.get(usize::from(id.0)).context("the recording has no events")?;
     let baseline = args.baseline.as_ref().map(|file| read(file, args.event.as_deref())).transpose()?;
     let before = baseline.as_ref().map(|(aggregate, id)| (aggregate, aggregate.report(), *id));
@@ -67,22 +80,36 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
-    if args.output.extension().is_some_and(|extension| extension == "html") {
-        let page = match before {
-            Some((_, base, mut stacks)) => {
-                html(&report, event, aggregate.stacks(id), Some((base, &mut stacks)))?
-            }
-            None => html(&report, event, aggregate.stacks(id), None)?,
-        };
+    let Some((base_report, base, mut base_stacks)) = before else {
+        return draw(&args, &report, event, aggregate.stacks(id));
+    };
+    if is_page(&args.output) {
+        let page = html(&report, event, aggregate.stacks(id), Some((base, &mut base_stacks)))?;
         write(&args.output, page.as_bytes())?;
+    } else {
+        let before = Pictures::new(base_report, base, base_stacks);
+        let after = Pictures::new(&report, event, aggregate.stacks(id));
+        write(&args.output, &after.difference(&before)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_page(output: &Path) -> bool {
+    output.extension().is_some_and(|extension| extension == "html")
+}
+
+/// Draws an event's stacks, without a baseline.
+fn draw(
+    args: &Args,
+    report: &Report,
+    event: &EventReport,
+    stacks: impl Iterator<Item = Stack>,
+) -> anyhow::Result<ExitCode> {
+    if is_page(&args.output) {
+        write(&args.output, html(report, event, stacks, None)?.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let pictures = Pictures::new(&report, event, aggregate.stacks(id));
-    if let Some((report, base, stacks)) = before {
-        let before = Pictures::new(report, base, stacks);
-        write(&args.output, &pictures.difference(&before)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let pictures = Pictures::new(report, event, stacks);
     if args.per_domain {
         fs::create_dir_all(&args.output_dir)
             .with_context(|| format!("could not create {}", args.output_dir.display()))?;

@@ -158,7 +158,8 @@ fn fold(root: Option<&str>, stack: &Stack, palette: &mut Palette) -> String {
 /// How the samples came about.
 pub(crate) fn taken_how(report: &Report, event: &EventReport) -> String {
     let EventReport { name, rate_hz, source, .. } = event;
-    format!("{:.1} s of {} at {rate_hz} Hz from {source}", report.duration_s, Visible(name))
+    let rate = if *rate_hz > 0.0 { format!(" at {rate_hz} Hz") } else { String::new() };
+    format!("{:.1} s of {}{rate} from {source}", report.duration_s, Visible(name))
 }
 
 /// How many samples there should have been besides.

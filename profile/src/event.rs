@@ -35,6 +35,8 @@ pub enum Source {
     Xenoprof,
     /// dom0 reads the registers of the vCPUs that run, at randomized periods.
     VcpuPoll,
+    /// The hypervisor's tracing tells of every VM exit: nothing is sampled. No recording says so of an event.
+    ExitTrace,
 }
 
 impl Source {
@@ -46,6 +48,7 @@ impl Source {
             Self::CpuClock => "cpu-clock",
             Self::Xenoprof => "xenoprof",
             Self::VcpuPoll => "vcpu-poll",
+            Self::ExitTrace => "exit-trace",
         }
     }
 
@@ -75,6 +78,10 @@ impl Source {
                  that led into it; vCPUs that run only while dom0's reading vCPU does not (on its own CPU, for one) are \
                  hardly seen, and that vCPU never; each sample stands for the CPU time that its vCPU had since the one \
                  before, and pauses it for a moment"
+            }
+            Self::ExitTrace => {
+                "every exit counts, with the time until its guest was entered again: what else ran on that CPU meanwhile is \
+                 in it; those in which the guest had nothing to do are left out"
             }
         }
     }

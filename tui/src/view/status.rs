@@ -121,6 +121,7 @@ fn in_short(source: Source) -> &'static str {
         Source::CpuClock => "code with interrupts off counts where they come on",
         Source::Xenoprof => "no time or CPU; HVM addresses may be older",
         Source::VcpuPoll => "blind to the hypervisor; its time is the guest's",
+        Source::ExitTrace => "what else ran meanwhile is in an exit's time",
     }
 }
 
