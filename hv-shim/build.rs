@@ -32,7 +32,7 @@ fn compile_bpf(sources: &Path, out: &Path) {
     println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-env-changed=XENOSCOPE_CLANG");
     let clang = env::var_os("XENOSCOPE_CLANG").unwrap_or_else(|| "clang".into());
-    for name in ["capture", "peek"] {
+    for name in ["capture", "peek", "exit", "entry"] {
         let object = out.join(format!("{name}.bpf.o"));
         let flags = [
             "-target",

@@ -35,15 +35,6 @@ extern const volatile struct layout layout;
 /* The buffers of all CPUs, and for each a place to make a record in. */
 extern struct map buffers, scratch;
 
-/* The state that an AMD processor saves of a guest (APM volume 2, appendix B). */
-#define VMCB_NESTED_CONTROL 0x090
-#define VMCB_CPL 0x4cb
-#define VMCB_EFER 0x4d0
-#define VMCB_CR4 0x548
-#define VMCB_CR3 0x550
-#define VMCB_RIP 0x578
-#define VMCB_RSP 0x5d8
-
 #define EFER_LMA (1 << 10)
 #define CR4_LA57 (1 << 12)
 
@@ -163,30 +154,6 @@ struct scratch {
 	u8 slack[PAGE];
 	struct walk walk;
 };
-
-ALWAYS_INLINE u64 kernel_u64(u64 address)
-{
-	u64 value = 0;
-
-	probe_read_kernel(&value, sizeof(value), address);
-	return value;
-}
-
-ALWAYS_INLINE u32 kernel_u32(u64 address)
-{
-	u32 value = 0;
-
-	probe_read_kernel(&value, sizeof(value), address);
-	return value;
-}
-
-ALWAYS_INLINE u8 kernel_u8(u64 address)
-{
-	u8 value = 0;
-
-	probe_read_kernel(&value, sizeof(value), address);
-	return value;
-}
 
 /* Where the guest's monitor, which is the current process, has a byte of the guest's memory; 0 where it has none. */
 SUBPROGRAM u64 host_address(struct walk *walk)

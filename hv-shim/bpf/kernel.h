@@ -20,6 +20,9 @@ typedef long long s64;
 struct map;
 
 static void *(*const map_lookup_elem)(struct map *map, const void *key) = (void *)1;
+static long (*const map_update_elem)(struct map *map, const void *key, const void *value, u64 flags) = (void *)2;
+static u64 (*const ktime_get_ns)(void) = (void *)5;
+static u64 (*const get_current_pid_tgid)(void) = (void *)14;
 static long (*const perf_event_output)(void *context, struct map *map, u64 flags, void *data, u64 size) = (void *)25;
 static u32 (*const get_smp_processor_id)(void) = (void *)8;
 static u64 (*const get_current_task)(void) = (void *)35;
@@ -27,3 +30,36 @@ static long (*const probe_read_user)(void *to, u32 size, u64 from) = (void *)112
 static long (*const probe_read_kernel)(void *to, u32 size, u64 from) = (void *)113;
 
 #define CURRENT_CPU 0xffffffffULL
+
+ALWAYS_INLINE u64 kernel_u64(u64 address)
+{
+	u64 value = 0;
+
+	probe_read_kernel(&value, sizeof(value), address);
+	return value;
+}
+
+ALWAYS_INLINE u32 kernel_u32(u64 address)
+{
+	u32 value = 0;
+
+	probe_read_kernel(&value, sizeof(value), address);
+	return value;
+}
+
+ALWAYS_INLINE u8 kernel_u8(u64 address)
+{
+	u8 value = 0;
+
+	probe_read_kernel(&value, sizeof(value), address);
+	return value;
+}
+
+/* The state that an AMD processor saves of a guest (APM volume 2, appendix B). */
+#define VMCB_NESTED_CONTROL 0x090
+#define VMCB_CPL 0x4cb
+#define VMCB_EFER 0x4d0
+#define VMCB_CR4 0x548
+#define VMCB_CR3 0x550
+#define VMCB_RIP 0x578
+#define VMCB_RSP 0x5d8

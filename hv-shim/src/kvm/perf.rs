@@ -245,8 +245,21 @@ impl PerfEvent {
         check(unsafe { ioctls::DISABLE(self.file.as_raw_fd(), 0) })
     }
 
-    /// Has a BPF program run before each sample.
-    pub(super) fn run_before_samples(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+    /// Opens a tracepoint by its number, for what a program makes of it on whichever CPU: it counts on one, and is not enabled.
+    pub(super) fn of_tracepoint(id: u64, cpu: u32) -> io::Result<Self> {
+        let mut attributes = sys::perf_event_attr {
+            size: size_of::<sys::perf_event_attr>() as u32,
+            type_: sys::PERF_TYPE_TRACEPOINT,
+            config: id,
+            ..Default::default()
+        };
+        attributes.set_disabled(1);
+        let file = open(&mut attributes, -1, cpu as libc::c_int, None)?;
+        Ok(Self { file, switches: None, tells_lost: false, layout: SampleLayout::default() })
+    }
+
+    /// Has a BPF program run before each sample, or of a tracepoint whenever it is passed.
+    pub(super) fn set_program(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: the descriptor is an event's, the argument another descriptor.
         check(unsafe { ioctls::SET_BPF(self.file.as_raw_fd(), program.as_raw_fd() as u32) })
     }

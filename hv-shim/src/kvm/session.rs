@@ -346,7 +346,7 @@ fn attach(capture: &Capture, setting: Setting, cpu: u32, sampler: &PerfEvent) ->
     let output = setting.program_output(cpu)?;
     output.write_to_buffer_of(sampler)?;
     capture.write_to(cpu, output.descriptor())?;
-    sampler.run_before_samples(capture.program())?;
+    sampler.set_program(capture.program())?;
     Ok(output)
 }
 

@@ -2,6 +2,7 @@
 //! bpf_attr`.
 
 use std::{
+    ffi::CStr,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
@@ -12,7 +13,10 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const MAP_FREEZE: libc::c_int = 22;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
+const MAP_DELETE_BATCH: libc::c_int = 27;
 const ENABLE_STATS: libc::c_int = 32;
 
 /// `BPF_F_RDONLY_PROG`: programs only read it.
@@ -23,6 +27,11 @@ const READ_ONLY: u32 = 1 << 7;
 pub(super) enum MapKind {
     Array,
     PerfEvents,
+    Hash {
+        key_bytes: u32,
+    },
+    /// A hash that forgets what was not used for longest where it has no room.
+    Recent,
 }
 
 #[repr(C)]
@@ -41,6 +50,25 @@ struct Element {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+#[repr(C)]
+struct Batch {
+    after: u64,
+    last: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct OpenRawTracepoint {
+    name: u64,
+    program: u32,
+    _pad: u32,
 }
 
 #[repr(C)]
@@ -93,18 +121,20 @@ unsafe fn bpf_descriptor<T>(command: libc::c_int, attributes: &mut T) -> io::Res
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) })
 }
 
-/// Makes a map with keys of four bytes.
+/// Makes a map; its keys have four bytes unless its kind says otherwise.
 pub(super) fn create_map(kind: MapKind, value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
     create(kind, value_bytes, entries, 0)
 }
 
 fn create(kind: MapKind, value_bytes: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
-    let kind = match kind {
-        MapKind::Array => 2,
-        MapKind::PerfEvents => 4,
+    let (kind, key_bytes) = match kind {
+        MapKind::Hash { key_bytes } => (1, key_bytes),
+        MapKind::Array => (2, 4),
+        MapKind::PerfEvents => (4, 4),
+        MapKind::Recent => (9, 4),
     };
     // SAFETY: the command reads these attributes and nothing else.
-    unsafe { bpf_descriptor(MAP_CREATE, &mut CreateMap { kind, key_bytes: 4, value_bytes, entries, flags }) }
+    unsafe { bpf_descriptor(MAP_CREATE, &mut CreateMap { kind, key_bytes, value_bytes, entries, flags }) }
 }
 
 /// A map of one value that nobody can change any more: what a program reads there is a constant to its verifier.
@@ -121,6 +151,11 @@ pub(super) fn constants(words: &[u32]) -> io::Result<OwnedFd> {
 pub(super) fn set_event(map: BorrowedFd<'_>, index: u32, event: BorrowedFd<'_>) -> io::Result<()> {
     let value = event.as_raw_fd();
     update(map, index, (&raw const value).addr() as u64)
+}
+
+/// Writes the one value of a map, which is a word.
+pub(super) fn set_word(map: BorrowedFd<'_>, word: u64) -> io::Result<()> {
+    update(map, 0, (&raw const word).addr() as u64)
 }
 
 /// `value` is the address of as many bytes as the map's values have, and outlives the call.
@@ -145,6 +180,61 @@ pub(super) fn look_up(map: BorrowedFd<'_>, value: &mut [u8]) -> io::Result<()> {
     // SAFETY: the kernel writes a value; the caller says that `value` has room for it.
     unsafe { bpf(MAP_LOOKUP_ELEM, &mut element)? };
     Ok(())
+}
+
+/// Copies up to so many elements of a hash as there is room for in `keys`, those behind `after`; returns how many there are
+/// and behind which one to go on, if there are more.
+pub(super) fn look_up_batch(
+    map: BorrowedFd<'_>,
+    after: Option<u32>,
+    [key_bytes, value_bytes]: [usize; 2],
+    keys: &mut [u8],
+    values: &mut [u8],
+) -> io::Result<(usize, Option<u32>)> {
+    let mut last = 0_u32;
+    let room = (keys.len() / key_bytes).min(values.len() / value_bytes);
+    let mut batch = Batch {
+        after: after.as_ref().map_or(0, |after| (&raw const *after).addr() as u64),
+        last: (&raw mut last).addr() as u64,
+        keys: keys.as_mut_ptr().addr() as u64,
+        values: values.as_mut_ptr().addr() as u64,
+        count: room as u32,
+        map: map.as_raw_fd() as u32,
+        element_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel writes at most `count` keys and values, of the sizes that the map was made with, which the caller
+    // tells, and a word.
+    match unsafe { bpf(MAP_LOOKUP_BATCH, &mut batch) } {
+        Ok(_) => Ok((batch.count as usize, Some(last))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((batch.count as usize, None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes `count` elements of a hash, whose keys lie one behind the other.
+pub(super) fn delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: usize) -> io::Result<()> {
+    let mut batch = Batch {
+        after: 0,
+        last: 0,
+        keys: keys.as_ptr().addr() as u64,
+        values: 0,
+        count: count as u32,
+        map: map.as_raw_fd() as u32,
+        element_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `count` keys, which the caller says are there.
+    unsafe { bpf(MAP_DELETE_BATCH, &mut batch)? };
+    Ok(())
+}
+
+/// Has a program run whenever the kernel passes a tracepoint, until the descriptor is closed.
+pub(super) fn open_raw_tracepoint(name: &CStr, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attributes =
+        OpenRawTracepoint { name: name.as_ptr().addr() as u64, program: program.as_raw_fd() as u32, _pad: 0 };
+    // SAFETY: the kernel reads the name up to its end.
+    unsafe { bpf_descriptor(RAW_TRACEPOINT_OPEN, &mut attributes) }
 }
 
 /// Loads a program. What the verifier says goes into `log`.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use guest::{Btf, LayoutError};
 
-use super::Lack;
+use super::{Lack, tracepoint::ExitRecord};
 
 /// The type information of the kernel, and of modules that add to it.
 const TYPES: &str = "/sys/kernel/btf";
@@ -122,7 +122,22 @@ impl Layout {
         }
     }
 
-    /// As the program wants them: `struct layout` in capture.bpf.c.
+    /// As the program that looks at exits wants them: `struct layout` in exit.bpf.c.
+    pub(super) fn words_of_exits(&self, record: &ExitRecord) -> [u32; 8] {
+        [
+            self.task_notifier,
+            self.vcpu_notifier,
+            self.vcpu_id,
+            self.vcpu_cr3,
+            self.vcpu_vmcb.unwrap_or(0),
+            record.reason.start as u64,
+            record.reason.len() as u64,
+            record.instruction_pointer.start as u64,
+        ]
+        .map(|offset| offset as u32)
+    }
+
+    /// As the program that runs with samples wants them: `struct layout` in capture.bpf.c.
     pub(super) fn words(&self, stack_bytes: u32) -> [u32; 18] {
         let slots = &self.slots;
         [

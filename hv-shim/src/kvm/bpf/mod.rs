@@ -1,18 +1,19 @@
 //! Programs for the BPF machine of this host's kernel: they see what perf events don't tell of a guest.
 //!
-//! Two programs, in C (`hv-shim/bpf`), compiled when this crate is built. One runs with every sample and puts the
-//! registers of the guest ahead of it into the same buffer ([`VcpuState`]); one copies pieces of the kernel's memory out
-//! ([`KernelMemory`]), from which a guest's memory slots are read. Neither knows the kernel's structures by itself: their
-//! places come from the type information of the very kernel that runs ([`layout`]) and are constants to the programs, so
-//! that nothing has to be relocated but a handful of names.
+//! Programs in C (`hv-shim/bpf`), compiled when this crate is built. One runs with every sample and puts the registers of the
+//! guest ahead of it into the same buffer ([`VcpuState`]); one copies pieces of the kernel's memory out ([`KernelMemory`]),
+//! from which a guest's memory slots are read; two count why guests are left, if that is asked for ([`ExitCounter`]). None
+//! knows the kernel's structures by itself: their places come from the type information of the very kernel that runs
+//! ([`layout`]) and are constants to the programs, so that nothing has to be relocated but a handful of names.
 //!
 //! Where any of it is missing, samples of guests have their address alone, and [`Lack`] says why.
 
 mod calls;
-
+mod exits;
 mod kernel_memory;
 mod layout;
 mod program;
+mod tracepoint;
 mod vcpu_state;
 
 use std::{
@@ -26,9 +27,10 @@ use self::{
     program::{Object, ProgramKind, Symbol},
 };
 pub(super) use self::{
+    exits::{ExitCounter, ExitRow},
     kernel_memory::KernelMemory,
     layout::{Layout, Processor, SlotLayout},
-    vcpu_state::VcpuState,
+    vcpu_state::{GuestState, VcpuState},
 };
 
 static CAPTURE: Object = Object(include_bytes!(concat!(env!("OUT_DIR"), "/capture.bpf.o")));
@@ -46,6 +48,10 @@ pub(super) enum Lack {
     NoLayout { what: String },
     #[error("this user may not load BPF programs")]
     Forbidden,
+    #[error("the kernel's tracing is not to be seen")]
+    NoTracing,
+    #[error("this kernel has {what} for kvm:kvm_exit")]
+    NoTracepoint { what: &'static str },
     #[error("the kernel refuses {what}: {error}")]
     Refused { what: String, error: io::Error },
 }
@@ -58,6 +64,10 @@ impl Lack {
             Self::NoModule => "modprobe kvm-amd or kvm-intel",
             Self::NoLayout { .. } => {
                 "use a kernel of Linux 5.17 or later that has BTF (CONFIG_DEBUG_INFO_BTF)"
+            }
+            Self::NoTracing => "mount -t tracefs tracefs /sys/kernel/tracing",
+            Self::NoTracepoint { .. } => {
+                "modprobe kvm-amd or kvm-intel, of a kernel with CONFIG_EVENT_TRACING"
             }
             Self::Forbidden => "run as root, or with CAP_BPF and CAP_PERFMON",
             Self::Refused { .. } => "see whether lockdown (/sys/kernel/security/lockdown) forbids it",
@@ -103,6 +113,11 @@ impl Bpf {
         ];
         let program = CAPTURE.load(ProgramKind::PerfEvent, &symbols)?;
         Ok(Capture { program, buffers, counting: calls::count_runs().ok() })
+    }
+
+    /// Begins to count exits, on a machine with so many CPUs, of which `cpu` is online.
+    pub(super) fn count_exits(&self, cpus: u32, cpu: u32) -> Result<ExitCounter, Lack> {
+        ExitCounter::begin(self, cpus, cpu)
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) struct Object(pub(super) &'static [u8]);
 /// `enum bpf_prog_type`.
 #[derive(Clone, Copy)]
 pub(super) enum ProgramKind {
+    Tracepoint = 5,
     PerfEvent = 7,
     RawTracepoint = 17,
 }

@@ -5,7 +5,7 @@ use profile::{AddressSpaceRoot, Registers, StackPiece, Stretch};
 use crate::{CallGraph, Captured, Owner};
 
 /// The rest of CR3 is flags and the number by which a processor knows an address space for now (PCID).
-const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+pub(super) const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// As KVM counts them: rax rcx rdx rbx rsp rbp rsi rdi r8 … r15 rip.
 const REGISTERS: usize = 17;
@@ -49,6 +49,15 @@ pub(in crate::kvm) struct GuestState {
     pub(in crate::kvm) root: AddressSpaceRoot,
     /// Whether a process of it ran, not its kernel.
     pub(in crate::kvm) user: bool,
+}
+
+impl GuestState {
+    /// Of a guest whose control structure BPF can't read, as it is with Intel's processors. The root that the kernel last
+    /// read of it, whenever that was, still maps the guest's kernel, and nothing can be told of a process by it.
+    pub(super) fn of_kernel(instruction_pointer: u64, root: u64) -> Option<Self> {
+        let of_kernel = instruction_pointer >> 63 == 1 && root != 0;
+        of_kernel.then_some(Self { root: AddressSpaceRoot(root), user: false })
+    }
 }
 
 impl VcpuState {
@@ -103,15 +112,9 @@ impl VcpuState {
     }
 
     /// Where the guest was that a sample interrupted; none if that is not known.
-    ///
-    /// On Intel's processors BPF can't read the control structure. What the kernel last read of it, whenever that was,
-    /// still maps the guest's kernel, and nothing can be told of a process by it.
     pub(in crate::kvm) fn at(&self, instruction_pointer: u64) -> Option<GuestState> {
         match self.vmcb {
-            None => {
-                let of_kernel = instruction_pointer >> 63 == 1 && self.cr3 != 0;
-                of_kernel.then_some(GuestState { root: AddressSpaceRoot(self.cr3), user: false })
-            }
+            None => GuestState::of_kernel(instruction_pointer, self.cr3),
             Some(vmcb) => (vmcb.rip == instruction_pointer).then(|| self.when_left(vmcb)),
         }
     }
