@@ -197,15 +197,36 @@ mod tests {
     fn reasons_have_the_names_that_the_field_knows() {
         let names = [0x3, 0x14, 0x4e, 0x4f, 0x60, 0x72, 0x78, 0x7b, 0x7c, 0x81, 0x400].map(svm);
         let expected = [
-            "read-cr3", "write-cr4", "exception-pf", "exception-15", "interrupt", "cpuid", "hlt", "io", "msr",
-            "hypercall", "npf",
+            "read-cr3",
+            "write-cr4",
+            "exception-pf",
+            "exception-15",
+            "interrupt",
+            "cpuid",
+            "hlt",
+            "io",
+            "msr",
+            "hypercall",
+            "npf",
         ];
         assert_eq!(names, expected);
-        assert_eq!([svm(0x500), svm(u64::MAX), svm(0xffff_ffff)], ["svm-0x500", "invalid-guest-state", "invalid-guest-state"]);
+        assert_eq!(
+            [svm(0x500), svm(u64::MAX), svm(0xffff_ffff)],
+            ["svm-0x500", "invalid-guest-state", "invalid-guest-state"]
+        );
         let names = [1, 10, 12, 18, 30, 31, 32, 48, 65, 0x8000_0021, 0x1000_0000].map(vmx);
         let expected = [
-            "interrupt", "cpuid", "hlt", "hypercall", "io", "msr-read", "msr-write", "ept-violation", "vmx-65",
-            "failed-entry", "exception-nmi",
+            "interrupt",
+            "cpuid",
+            "hlt",
+            "hypercall",
+            "io",
+            "msr-read",
+            "msr-write",
+            "ept-violation",
+            "vmx-65",
+            "failed-entry",
+            "exception-nmi",
         ];
         assert_eq!(names, expected);
     }
@@ -215,7 +236,8 @@ mod tests {
         for names in [(0..0x500).map(svm).collect::<Vec<_>>(), (0..100).map(vmx).collect()] {
             let distinct: BTreeSet<_> = names.iter().collect();
             assert_eq!(distinct.len(), names.len());
-            let plain = |name: &str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+            let plain =
+                |name: &str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
             assert!(names.iter().all(|name| plain(name)));
         }
     }

@@ -9,6 +9,7 @@
 mod clock;
 mod error;
 pub mod events;
+mod exit_reason;
 mod hypervisor;
 mod kvm;
 mod own_kernel;

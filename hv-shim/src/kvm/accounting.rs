@@ -1,4 +1,4 @@
-//! The kernel's own account of CPU time: `/proc/stat` for CPUs, `schedstat` for threads.
+//! The kernel's own account of what its CPUs do: `/proc/stat`.
 
 use std::fs;
 
@@ -16,9 +16,7 @@ pub(super) struct Accounting {
 
 pub(super) fn read() -> Result<Accounting, ShimError> {
     let text = fs::read_to_string("/proc/stat").map_err(ShimError::io("reading /proc/stat"))?;
-    // SAFETY: sysconf has no preconditions.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    Ok(parse(&text, 1_000_000_000 / u64::try_from(ticks).unwrap_or(100).max(1), clock::monotonic_ns()))
+    Ok(parse(&text, clock::tick_ns(), clock::monotonic_ns()))
 }
 
 /// proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests' times are part of user and nice.
@@ -35,12 +33,6 @@ fn parse(text: &str, tick_ns: u64, now: u64) -> Accounting {
     accounting
 }
 
-/// Nanoseconds that a thread has run; none if it is no more.
-pub(super) fn thread_ns(pid: u32, tid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,11 +41,5 @@ mod tests {
     fn what_is_neither_idle_nor_stolen_is_busy() {
         let text = "cpu  3 0 3 10 1 0 0 9 2 0\ncpu0 1 0 2 4 1 0 0 9 1 0\ncpu1 2 0 1 6 0 0 0 0 1 0\nintr 5\n";
         assert_eq!(parse(text, 10, 200), Accounting { idle_ns: vec![50, 60], busy_ns: 60 + 140 });
-    }
-
-    #[test]
-    fn this_thread_has_run() {
-        assert!(thread_ns(std::process::id(), std::process::id()).unwrap() > 0);
-        assert_eq!(thread_ns(std::process::id(), u32::MAX), None);
     }
 }

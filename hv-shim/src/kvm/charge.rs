@@ -4,7 +4,7 @@ use profile::{EventId, Mode, Time};
 
 use super::{
     HOST,
-    bpf::VcpuState,
+    bpf::{GuestState, VcpuState},
     idle::IdleCode,
     perf::{Scope, Setting},
     records::{CpuMode, PerfRecord, PerfSample},
@@ -44,6 +44,13 @@ pub(super) struct Books {
 pub(super) struct Before {
     time: u64,
     switches: Option<u64>,
+}
+
+/// Whose code a guest ran at an address: its kernel's, or a process's.
+pub(super) fn guest_code(guest: u32, instruction_pointer: u64, state: Option<GuestState>) -> (Mode, Owner) {
+    // Half of all addresses are kernels'.
+    let in_kernel = state.map_or(instruction_pointer >> 63 == 1, |state| !state.user);
+    if in_kernel { (Mode::Kernel, Owner::Kernel(guest)) } else { (Mode::User, Owner::Process(guest)) }
 }
 
 /// Makes samples of the records of one CPU.
@@ -137,11 +144,8 @@ impl Converter<'_> {
         let place = interrupted.and_then(|state| state.at(instruction_pointer));
         let is_strange = interrupted.is_some_and(|state| state.contradicts(instruction_pointer));
         self.books.strange += u64::from(is_strange);
-        // Half of all addresses are kernels'.
-        let in_kernel = place.map_or(instruction_pointer >> 63 == 1, |place| !place.user);
         let (mode, owner) = match (mode, vcpu.is_some()) {
-            (CpuMode::Guest, _) if in_kernel => (Mode::Kernel, Owner::Kernel(guest)),
-            (CpuMode::Guest, _) => (Mode::User, Owner::Process(guest)),
+            (CpuMode::Guest, _) => guest_code(guest, instruction_pointer, place),
             (CpuMode::Kernel, true) => (Mode::Hypervisor, Owner::Kernel(HOST)),
             (CpuMode::User, true) => (Mode::Backend, Owner::Process(HOST)),
             (CpuMode::Kernel, false) => (Mode::Kernel, Owner::Kernel(HOST)),

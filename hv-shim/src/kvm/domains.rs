@@ -11,10 +11,11 @@ use profile::{DomainKind, Uuid};
 
 use super::{
     HOST, accounting, can_run_guests,
+    vcpu_times::ThreadTimes,
     vcpus::{Vcpu, Vcpus},
     vmm::{self, Identity},
 };
-use crate::{DomainState, ShimError};
+use crate::{DomainState, ShimError, clock};
 
 /// For how long a new process is looked at again and again: a monitor makes its guest's CPUs within this time, and
 /// one that is slower is noticed by its first sample.
@@ -117,9 +118,12 @@ impl Domains {
                 if index.is_none() && known_index.is_none() && !has_run_guest(pid, tid) {
                     continue;
                 }
-                known.learn(tid, Vcpu { vmm: pid, index });
-                if let Some(ns) = accounting::thread_ns(pid, tid) {
-                    guest.threads_ns.insert(tid, ns);
+                let vcpu = Vcpu { vmm: pid, index };
+                known.learn(tid, vcpu);
+                if let Some(times) = ThreadTimes::read(pid, tid) {
+                    guest.threads_ns.insert(tid, times.running_ns);
+                    let born = || Some(clock::monotonic_ns_at(thread_began(pid, tid)?));
+                    known.times.read(tid, vcpu, times, clock::monotonic_ns(), born);
                 }
             }
         }
@@ -220,6 +224,11 @@ fn began(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(&path).ok()?;
     let (_, state) = stat.rsplit_once(") ")?;
     if state.starts_with(['Z', 'X']) { None } else { stat_field(&path, 22) }
+}
+
+/// The same of a thread.
+fn thread_began(pid: u32, tid: u32) -> Option<u64> {
+    stat_field(&format!("/proc/{pid}/task/{tid}/stat"), 22)
 }
 
 /// A field of a `stat` file by its number in proc(5), counted from behind the name, which may hold anything.

@@ -11,12 +11,14 @@ mod charge;
 mod cpus;
 mod doctor;
 mod domains;
+mod exits;
 mod idle;
 mod memory;
 mod perf;
 mod records;
 mod ring;
 mod session;
+mod vcpu_times;
 mod vcpus;
 mod vmm;
 

@@ -18,15 +18,17 @@ use super::{
     changes::change,
     charge::{Books, Converter},
     cpus,
+    exits::ExitAccount,
     idle::IdleCode,
     perf::{self, Counter, Pace, PerfEvent, Scope, Setting},
     records::{self, PerfRecord},
     ring::Ring,
+    vcpu_times,
     vcpus::Vcpus,
 };
 use crate::{
     CallGraph, MappedFile, PmuTrust, ProcessKey, ProcessState, Record, Request, SampleBy, Sampling,
-    ShimError, Stopped, Watermark, clock,
+    ShimError, Stopped, VcpuClock, Watermark, clock,
     events::{Counted, Modes},
     own_processes,
 };
@@ -66,6 +68,10 @@ pub(super) struct Session {
     capture: Option<Capture>,
     /// None where the kernel hides its addresses: then all of the idle task is idling.
     idle: Option<IdleCode>,
+    /// What guests are left for, if that was asked for.
+    exits: Option<ExitAccount>,
+    /// Whether vCPUs' times are told.
+    tells_times: bool,
     redrawn: Instant,
     looked_for_cpus: Instant,
     notes: Vec<String>,
@@ -115,10 +121,9 @@ pub(super) fn begin(
     let present = cpus::present()?;
     let bpf = bpf.filter(|_| setting.scope == Scope::Machine);
     let capture = bpf.and_then(|bpf| {
-        let cpus = present.iter().max().map_or(1, |cpu| cpu + 1);
         let captured = bpf
             .map_err(|lack| format!("{lack}; {}", lack.advice()))
-            .and_then(|bpf| capture(bpf, cpus, setting, first, &mut notes));
+            .and_then(|bpf| capture(bpf, cpus_below(&present), setting, first, &mut notes));
         captured.map_err(|lack| notes.push(addresses_alone(&lack))).ok()
     });
     setting.guests = capture.is_some();
@@ -138,6 +143,14 @@ pub(super) fn begin(
         );
     }
     let cpu = |number| Cpu { number, events: None, books: Books::default(), backlog: Vec::new() };
+    let exits = request.exits.then(|| exits(bpf, &present, first, setting.scope));
+    let exits = exits.and_then(|exits| {
+        exits.map_err(|why| notes.push(format!("the exits of guests are not counted: {why}"))).ok()
+    });
+    let tells_times = request.vcpu_times != Some(false);
+    if let Some(lack) = vcpu_times::lack().filter(|_| tells_times) {
+        notes.push(format!("what vCPUs did with their time is not known: {lack}"));
+    }
     let mut session = Session {
         setting,
         counter,
@@ -148,6 +161,8 @@ pub(super) fn begin(
         vcpus,
         capture,
         idle,
+        exits,
+        tells_times,
         redrawn: Instant::now(),
         looked_for_cpus: Instant::now(),
         notes,
@@ -156,6 +171,7 @@ pub(super) fn begin(
     session.follow_cpus(&online)?;
     // Before the first sample can be taken.
     session.started = clock::monotonic_ns();
+    session.vcpus.lock().times.begin(session.started);
     if session.setting.scope == Scope::Machine {
         for events in session.cpus.iter().filter_map(|cpu| cpu.events.as_ref()) {
             events.enable().map_err(ShimError::io("enabling an event"))?;
@@ -183,6 +199,26 @@ fn capture(
         Ok(_) => Ok(capture),
         Err(error) => Err(format!("a BPF program can't be run with samples: {error}")),
     }
+}
+
+/// Begins to count exits, or tells why not.
+fn exits(
+    bpf: Option<Result<&Bpf, &Lack>>,
+    present: &[u32],
+    first: u32,
+    scope: Scope,
+) -> Result<ExitAccount, String> {
+    if scope != Scope::Machine {
+        return Err("this user may not sample the machine".into());
+    }
+    let advised = |lack: &Lack| format!("{lack}; {}", lack.advice());
+    let bpf = bpf.ok_or("there can be no guests: there is no /dev/kvm")?.map_err(advised)?;
+    ExitAccount::begin(bpf, cpus_below(present), first).map_err(|lack| advised(&lack))
+}
+
+/// What the numbers of all CPUs are below.
+fn cpus_below(present: &[u32]) -> u32 {
+    present.iter().max().map_or(1, |cpu| cpu + 1)
 }
 
 fn addresses_alone(why: &str) -> String {
@@ -450,6 +486,14 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    /// Puts records of one time where they belong.
+    fn add(&mut self, records: Vec<Record>, time: Time) {
+        let place = self.backlog.partition_point(|record| record.time() <= time);
+        self.backlog.splice(place..place, records);
+    }
+}
+
 impl Sampling for Session {
     fn events(&self) -> Vec<Event> {
         let (name, unit, source) = match self.counter {
@@ -488,11 +532,21 @@ impl Sampling for Session {
         let before = clock::monotonic_ns();
         let cpu = &mut self.cpus[ring];
         cpu.read(&mut self.bytes, &self.vcpus, self.idle.as_ref(), self.setting, self.rate_hz);
+        let watermark = Time(before.saturating_sub(SLACK_NS));
+        if ring == 0
+            && let Some(exits) = &mut self.exits
+        {
+            cpu.add(exits.take(watermark, &mut self.vcpus.lock()), watermark);
+        }
         cpu.backlog.drain(..).for_each(each);
         match cpu.events {
-            Some(_) => Watermark::At(Time(before.saturating_sub(SLACK_NS))),
+            Some(_) => Watermark::At(watermark),
             None => Watermark::Asleep,
         }
+    }
+
+    fn vcpu_times(&mut self) -> Vec<VcpuClock> {
+        if self.tells_times { self.vcpus.lock().times.take() } else { Vec::new() }
     }
 
     fn account(&self, ring: usize) -> CpuAccount {
@@ -529,6 +583,9 @@ impl Sampling for Session {
     }
 
     fn quiesce(&mut self) -> Result<(), ShimError> {
+        if let Some(exits) = &mut self.exits {
+            exits.stop();
+        }
         // What was lost is told with the next record that finds room, so room is made first.
         self.read_all();
         thread::sleep(Duration::from_nanos(2 * period(self.rate_hz)).min(Duration::from_millis(50)));
@@ -539,6 +596,10 @@ impl Sampling for Session {
             }
         }
         self.read_all();
+        if let Some(exits) = &mut self.exits {
+            self.cpus[0].add(exits.rest(Time(end), &mut self.vcpus.lock()), Time(end));
+            self.notes.extend(exits.notes());
+        }
         let (mut lost_changes, mut strange) = (0, 0);
         for cpu in &mut self.cpus {
             if let Some(since) = cpu.books.throttled_since.take() {

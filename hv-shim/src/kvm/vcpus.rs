@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::bpf::VcpuState;
+use super::{bpf::VcpuState, vcpu_times::VcpuTimes};
 
 /// The threads that are known, shared between who looks for them and who meets them in samples.
 #[derive(Clone, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Known {
     structures: HashMap<u32, u64>,
     /// Processes that ran guest code on a thread that was not known.
     suspects: BTreeSet<u32>,
+    /// What they do with their time.
+    pub(super) times: VcpuTimes,
 }
 
 /// A virtual CPU.
@@ -78,6 +80,7 @@ impl Known {
 
     /// Forgets the threads of a process that are not among the living: all of them if it is no more.
     pub(super) fn retain(&mut self, vmm: u32, alive: impl Fn(u32) -> bool) {
+        self.times.retain(vmm, &alive);
         self.threads.retain(|&tid, vcpu| vcpu.vmm != vmm || alive(tid));
         if !self.threads.values().any(|vcpu| vcpu.vmm == vmm) {
             self.structures.remove(&vmm);

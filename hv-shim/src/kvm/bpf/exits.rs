@@ -11,7 +11,6 @@ use profile::AddressSpaceRoot;
 use super::{
     Bpf, Lack,
     calls::{self, MapKind},
-    layout::Processor,
     program::{Object, ProgramKind, Symbol},
     tracepoint::ExitRecord,
     vcpu_state::{CR3_ADDRESS, GuestState},
@@ -32,7 +31,6 @@ const BATCH: usize = 4096;
 
 /// Counts exits, for as long as it lives.
 pub(in crate::kvm) struct ExitCounter {
-    processor: Processor,
     exits: OwnedFd,
     books: OwnedFd,
     turn: OwnedFd,
@@ -121,7 +119,6 @@ impl ExitCounter {
             ],
         )?;
         Ok(Self {
-            processor: bpf.layout.processor,
             exits,
             books,
             turn,
@@ -132,11 +129,6 @@ impl ExitCounter {
             keys: vec![0; BATCH * EXIT_BYTES],
             values: vec![0; BATCH * COST_BYTES],
         })
-    }
-
-    /// Whose exits are counted.
-    pub(in crate::kvm) fn processor(&self) -> Processor {
-        self.processor
     }
 
     /// Ends a turn, and takes the rows of those before it. Programs that are still at it when a turn ends have time until the
@@ -233,5 +225,108 @@ impl ExitRow {
             total_ns,
             longest_ns,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::bpf::{KernelMemory, Layout};
+
+    const RECORD: ExitRecord = ExitRecord { id: 0, reason: 8..12, instruction_pointer: 16..24 };
+
+    #[test]
+    fn rows_are_read_as_the_programs_write_them() {
+        let key = |flags: u64, address: u64| {
+            let words = [address, 0x2000 | 0x3, 0x72, 8 << 32 | 7, flags << 32 | 1, 5];
+            words.map(u64::to_le_bytes).concat().try_into().unwrap()
+        };
+        let value = [3_u64, 300, 200].map(u64::to_le_bytes).concat().try_into().unwrap();
+        let row = ExitRow {
+            process: 7,
+            thread: 8,
+            vcpu_id: 1,
+            reason: 0x72,
+            instruction_pointer: 0x40_1234,
+            state: Some(GuestState { root: AddressSpaceRoot(0x2000), user: true }),
+            strange: false,
+            count: 3,
+            total_ns: 300,
+            longest_ns: 200,
+        };
+        assert_eq!(ExitRow::parse(&key(0x00_03_01, 0x40_1234), &value), row);
+        let strange = ExitRow { state: None, strange: true, ..row };
+        assert_eq!(ExitRow::parse(&key(0x01_00_00, 0x40_1234), &value), strange);
+        // Without a control block it is the address that tells a kernel.
+        let kernel = ExitRow::parse(&key(0, 0xffff_ffff_8100_0000), &value).state;
+        assert_eq!(kernel, Some(GuestState { root: AddressSpaceRoot(0x2000), user: false }));
+        assert_eq!(turn_of(&key(0, 0)), 5);
+    }
+
+    /// The processes' numbers that programs see, and that this one sees of itself.
+    const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
+    /// Both programs run on this kernel's BPF machine, on orders, and take this very thread for a vCPU's: where its `struct
+    /// kvm_vcpu` would be, it has its two numbers.
+    #[test]
+    fn exits_are_added_up_by_reason_and_place() {
+        let kernel = match KernelMemory::open() {
+            Err(lack @ (Lack::Forbidden | Lack::NotBuilt)) => return println!("not tried: {lack}"),
+            kernel => kernel.unwrap(),
+        };
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap();
+        let Some(layout) = Layout::with_numbers_for_a_vcpu() else {
+            return println!("not tried: this kernel does not tell the layout of its structures");
+        };
+        if namespace.to_str() != Some(FIRST_NAMESPACE) {
+            return println!("not tried: this process has other numbers here than for its kernel");
+        }
+        let bpf = Bpf { layout, kernel };
+        // As they are loaded where there is KVM, on AMD's processors, and then so that they can be run on orders.
+        let amd = Bpf { layout: Layout::at_the_beginning(), kernel: KernelMemory::open().unwrap() };
+        ExitCounter::load(&amd, &RECORD, ProgramKind::Tracepoint, 2).unwrap();
+        let mut counter = ExitCounter::load(&bpf, &RECORD, ProgramKind::RawTracepoint, 2).unwrap();
+        let [exit, entry] =
+            counter.programs.each_ref().map(|program| program.as_fd().try_clone_to_owned().unwrap());
+        let exit = |reason: u64, address: u64| calls::run(exit.as_fd(), &[0, reason, address]).unwrap();
+        let own = std::process::id();
+        // SAFETY: gettid has no preconditions.
+        let vcpu = unsafe { libc::gettid() } as u64 | u64::from(own) << 32;
+        let enter = || calls::run(entry.as_fd(), &[vcpu]).unwrap();
+        for round in 0..10 {
+            for reason in [0x72, 0x78] {
+                exit(reason, 0x1000 + round % 2);
+                enter();
+            }
+        }
+        // An entry of another vCPU, one without an exit, an exit without an entry.
+        exit(0x72, 0x3000);
+        calls::run(entry.as_fd(), &[vcpu + 1]).unwrap();
+        exit(0x72, 0x4000);
+        enter();
+        enter();
+        assert_eq!(counter.next_turn().unwrap(), [], "programs may still be adding to them");
+        exit(0x72, 0x1000);
+        enter();
+        let mut rows = counter.next_turn().unwrap();
+        rows.sort_by_key(|row| (row.reason, row.instruction_pointer));
+        assert!(rows.iter().all(|row| row.process == own && row.thread != 0));
+        assert!(rows.iter().all(|row| row.total_ns >= row.longest_ns && row.longest_ns > 0));
+        let found: Vec<_> = rows.iter().map(|row| (row.reason, row.instruction_pointer, row.count)).collect();
+        let expected =
+            [(0x72, 0x1000, 5), (0x72, 0x1001, 5), (0x72, 0x4000, 1), (0x78, 0x1000, 5), (0x78, 0x1001, 5)];
+        assert_eq!(found, expected);
+        let rest = counter.rest().unwrap();
+        assert_eq!(rest.iter().map(|row| (row.reason, row.count)).collect::<Vec<_>>(), [(0x72, 1)]);
+        assert_eq!(counter.rest().unwrap(), []);
+        assert_eq!(counter.books().unwrap().unpaired, 1);
+        // More places than there is room for.
+        for place in 0..8200 {
+            exit(0x60, place);
+            enter();
+        }
+        let (rows, books) = (counter.rest().unwrap(), counter.books().unwrap());
+        assert_eq!((rows.len() as u64 + books.dropped, books.unpaired), (8200, 1));
+        assert!((1..=8).contains(&books.dropped) && books.dropped_ns > 0, "{books:?}");
     }
 }

@@ -122,6 +122,14 @@ impl Layout {
         }
     }
 
+    /// With the two numbers of a thread for the address of its vCPU: of no vCPU, but known to whoever has them.
+    #[cfg(test)]
+    pub(super) fn with_numbers_for_a_vcpu() -> Option<Self> {
+        let kernel = Btf::of_kernel(fs::read(Path::new(TYPES).join("vmlinux")).ok()?).ok()?;
+        let task_notifier = kernel.offset("task_struct", "pid").ok()?;
+        Some(Self { task_notifier, vcpu_vmcb: None, processor: Processor::Intel, ..Self::at_the_beginning() })
+    }
+
     /// As the program that looks at exits wants them: `struct layout` in exit.bpf.c.
     pub(super) fn words_of_exits(&self, record: &ExitRecord) -> [u32; 8] {
         [
