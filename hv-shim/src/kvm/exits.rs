@@ -17,7 +17,7 @@ use super::{
 use crate::{Exits, Owner, ProcessKey, Record, Taken, exit_reason};
 
 /// How often rows are taken.
-const TURN: Duration = Duration::from_secs(1);
+const TURN: Duration = Duration::from_millis(250);
 
 /// The exits of all guests.
 pub(super) struct ExitAccount {
