@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Reasons for which a guest is left that has nothing to do: how long that takes says nothing of what exits cost.
-const IDLE: [&str; 2] = ["hlt", "mwait"];
+const IDLE: [&str; 3] = ["hlt", "idle-hlt", "mwait"];
 
 impl Report {
     /// The exits as an event whose weight is their time, for pictures; none where none were recorded. Exits in which

@@ -78,7 +78,8 @@ impl Books {
         domains: &Domains,
     ) -> Option<VcpuTimes> {
         for &VcpuClock { domain, index, running_ns, waiting_ns, blocked_ns } in clocks {
-            let domain = domains.of_number_at(domain, time).filter(|&id| domains.is_wanted(Some(id)));
+            // What was known last of one that has just died is still to be told.
+            let domain = domains.last_of_number(domain).filter(|&id| domains.is_wanted(Some(id)));
             if let Some(vcpu) = domain.map(|domain| VcpuId { domain, index }) {
                 self.vcpus.insert(vcpu, VcpuTime { vcpu, running_ns, waiting_ns, blocked_ns });
             }

@@ -134,6 +134,11 @@ impl Domains {
         self.living.get(&number).copied()
     }
 
+    /// The living domain of a number, or the one that had it last.
+    pub(crate) fn last_of_number(&self, number: u32) -> Option<DomainId> {
+        self.of_number(number).or_else(|| Some(self.dead.get(&number)?.0))
+    }
+
     /// The domain that had a number at a time: samples that waited for names may be of one that is dead by now.
     pub(crate) fn of_number_at(&self, number: u32, time: Time) -> Option<DomainId> {
         let dead = self.dead.get(&number).filter(|(_, gone)| time <= *gone);

@@ -8,6 +8,7 @@ mod bpf;
 mod callers;
 mod changes;
 mod charge;
+mod cpu;
 mod cpus;
 mod doctor;
 mod domains;

@@ -303,6 +303,11 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Whether an error says that this user may not do this.
+pub(super) fn is_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
+}
+
 /// The kernel's setting of who may use events; none where it has none.
 pub(super) fn paranoid() -> Option<i32> {
     fs::read_to_string(PARANOID).ok()?.trim().parse().ok()

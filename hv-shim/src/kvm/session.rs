@@ -15,14 +15,12 @@ use super::{
     HOST,
     bpf::{Bpf, Capture, Lack, VcpuState},
     callers,
-    changes::change,
-    charge::{Books, Converter},
+    charge::Books,
+    cpu::{Cpu, Events, hertz, period, random_period},
     cpus,
     exits::ExitAccount,
     idle::IdleCode,
-    perf::{self, Counter, Pace, PerfEvent, Scope, Setting},
-    records::{self, PerfRecord},
-    ring::Ring,
+    perf::{self, Counter, Pace, Scope, Setting, is_refused},
     vcpu_times,
     vcpus::Vcpus,
 };
@@ -42,9 +40,8 @@ const SAMPLE_BYTES: f64 = 72.0;
 /// How many seconds of samples a buffer holds unless the user says otherwise.
 const BUFFERED_S: f64 = 4.0;
 
-/// Bounds of a buffer that the user did not ask for, and of the one for news of processes.
+/// Bounds of a buffer that the user did not ask for.
 const RING_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=8 << 20;
-const CHANGES_BYTES: usize = 128 << 10;
 
 /// A record becomes visible this much after its time at the latest: between the two lies what an interrupt handler
 /// does, unless this machine is itself a guest that is not running.
@@ -77,25 +74,6 @@ pub(super) struct Session {
     notes: Vec<String>,
     /// Reused for what is taken from a ring.
     bytes: Vec<u8>,
-}
-
-/// A CPU, and its books for as long as the session lasts.
-struct Cpu {
-    number: u32,
-    /// None while it is offline.
-    events: Option<Events>,
-    books: Books,
-    /// What was read before sampling ended, to be handed out with the rest.
-    backlog: Vec<Record>,
-}
-
-struct Events {
-    sampler: PerfEvent,
-    samples: Ring,
-    /// What a program's records are of; they are in the sampler's buffer.
-    guests: Option<PerfEvent>,
-    news: PerfEvent,
-    changes: Ring,
 }
 
 /// Begins to sample. `bpf` is what guests are looked at by; none where there can be no guests.
@@ -320,83 +298,6 @@ fn is_refusal<T>(result: &io::Result<T>) -> bool {
     result.as_ref().err().is_some_and(is_refused)
 }
 
-fn is_refused(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
-}
-
-fn hertz(rate_hz: f64) -> u64 {
-    (rate_hz.round() as u64).max(1)
-}
-
-fn period(rate_hz: f64) -> u64 {
-    (1e9 / rate_hz) as u64
-}
-
-/// A period of the clock, even over ±20 % of its mean. That is a little longer than the rate's period: over a stretch of
-/// time, short periods make more samples than long ones save (the mean of 1/x over 0.8 to 1.2 is 1.0137).
-fn random_period(rate_hz: f64) -> u64 {
-    let mean = period(rate_hz / 1.0137);
-    mean - mean / 5 + fastrand::u64(0..=mean * 2 / 5)
-}
-
-impl Events {
-    fn open(
-        setting: Setting,
-        cpu: u32,
-        counter: Counter,
-        rate_hz: f64,
-        bytes: usize,
-        capture: Option<&Capture>,
-    ) -> io::Result<Self> {
-        let pace = match counter {
-            Counter::Cycles => Pace::Hertz(hertz(rate_hz)),
-            Counter::Clock => Pace::Period(random_period(rate_hz)),
-        };
-        let sampler = setting.sampler(cpu, counter, pace)?;
-        let news = setting.changes(cpu)?;
-        let samples = map(&sampler, bytes)?;
-        let guests = match capture {
-            Some(capture) => Some(attach(capture, setting, cpu, &sampler)?),
-            None => None,
-        };
-        Ok(Self { samples, guests, changes: map(&news, CHANGES_BYTES)?, sampler, news })
-    }
-
-    fn enable(&self) -> io::Result<()> {
-        // News first: a process that is born between the two would have no name.
-        self.news.enable()?;
-        self.guests.as_ref().map_or(Ok(()), PerfEvent::enable)?;
-        self.sampler.enable()
-    }
-
-    /// How many samples were lost, by the kernel's own count: of a sample that the program tells of, one of its two
-    /// records finds no room, and if that is the first the other is not written.
-    fn lost(&self) -> Option<u64> {
-        let of_program = self.guests.as_ref().map_or(Some(0), PerfEvent::lost)?;
-        Some(self.sampler.lost()? + of_program)
-    }
-}
-
-/// Has a program tell of guests ahead of the samples of a CPU.
-fn attach(capture: &Capture, setting: Setting, cpu: u32, sampler: &PerfEvent) -> io::Result<PerfEvent> {
-    let output = setting.program_output(cpu)?;
-    output.write_to_buffer_of(sampler)?;
-    capture.write_to(cpu, output.descriptor())?;
-    sampler.set_program(capture.program())?;
-    Ok(output)
-}
-
-/// Users without privileges may lock some memory only: less is better than none.
-fn map(event: &PerfEvent, bytes: usize) -> io::Result<Ring> {
-    let mut bytes = bytes;
-    loop {
-        match Ring::map(event, bytes) {
-            Err(error) if is_refused(&error) && bytes > 8 << 10 => bytes /= 2,
-            result => return result,
-        }
-    }
-}
-
 impl Session {
     /// Opens events on CPUs that came online and closes those of CPUs that went.
     fn follow_cpus(&mut self, online: &[u32]) -> Result<(), ShimError> {
@@ -446,51 +347,6 @@ impl Session {
         for cpu in &mut self.cpus {
             cpu.read(&mut self.bytes, &self.vcpus, self.idle.as_ref(), self.setting, self.rate_hz);
         }
-    }
-}
-
-impl Cpu {
-    /// Reads both rings into the backlog, in the order of their times.
-    fn read(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        vcpus: &Vcpus,
-        idle: Option<&IdleCode>,
-        setting: Setting,
-        rate_hz: f64,
-    ) {
-        let Some(events) = &mut self.events else { return };
-        // Samples first: whatever news they need is in the other ring by now.
-        bytes.clear();
-        events.samples.take(bytes);
-        let samples = bytes.len();
-        events.changes.take(bytes);
-        let (samples, news) = bytes.split_at(samples);
-
-        let (books, backlog) = (&mut self.books, &mut self.backlog);
-        let begin = backlog.len();
-        records::parse(news, events.news.layout(), &mut |record| match record {
-            PerfRecord::Lost { count } => books.lost_changes += count,
-            record => backlog.extend(change(record)),
-        });
-        let changes = backlog.len();
-        let mut known = vcpus.lock();
-        let mut convert = Converter { books, known: &mut known, idle, setting, mean_ns: period(rate_hz) };
-        records::parse(samples, events.sampler.layout(), &mut |record| {
-            backlog.extend(convert.convert(record).map(Record::Sample));
-        });
-        if changes > begin {
-            // Both parts are in order; the sort merges them and keeps news before samples of the same time.
-            backlog[begin..].sort_by_key(Record::time);
-        }
-    }
-}
-
-impl Cpu {
-    /// Puts records of one time where they belong.
-    fn add(&mut self, records: Vec<Record>, time: Time) {
-        let place = self.backlog.partition_point(|record| record.time() <= time);
-        self.backlog.splice(place..place, records);
     }
 }
 
