@@ -26,7 +26,7 @@ impl ExitRecord {
             match fs::read_to_string(events.join("kvm/kvm_exit/format")) {
                 Ok(text) => return Self::parse(&text).ok_or(Lack::NoTracepoint { what: "another record" }),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    refusal = Some(Lack::Forbidden)
+                    refusal = Some(Lack::Forbidden);
                 }
                 Err(_) if events.is_dir() => {
                     refusal = Some(Lack::NoTracepoint { what: "no such tracepoint" });
