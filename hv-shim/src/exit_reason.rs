@@ -164,7 +164,7 @@ pub(crate) fn vmx(reason: u64) -> Cow<'static, str> {
 }
 
 /// By the mnemonics of both manuals.
-fn exception(vector: u64) -> Cow<'static, str> {
+pub(crate) fn exception(vector: u64) -> Cow<'static, str> {
     Cow::Borrowed(match vector {
         0 => "exception-de",
         1 => "exception-db",

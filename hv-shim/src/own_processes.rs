@@ -25,6 +25,16 @@ pub fn state(pid: u32) -> Option<ProcessState> {
     Some(ProcessState { name: Some(name), container: container(pid), mappings })
 }
 
+/// Whether a process of this name lives.
+pub(crate) fn is_running(name: &str) -> bool {
+    let Ok(entries) = fs::read_dir("/proc") else { return false };
+    let named = |entry: io::Result<fs::DirEntry>| {
+        let comm = fs::read_to_string(entry.ok()?.path().join("comm")).ok()?;
+        Some(comm.trim_end() == name)
+    };
+    entries.filter_map(named).any(|is_named| is_named)
+}
+
 /// The control group that a process is in.
 pub fn container(pid: u32) -> Option<String> {
     let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;

@@ -2,13 +2,14 @@
 
 use super::{
     TYPE,
+    claim::XENOPROF,
     hypercalls::Hypercalls,
     livepatch::{self, Payload, State},
     privcmd::Privcmd,
     processor::Processor,
     session,
     standing::{self, Standing},
-    xenoprof,
+    trace, xenoprof,
 };
 use crate::{Check, Outcome, ShimError, events::Counted};
 
@@ -49,6 +50,15 @@ pub(crate) fn doctor() -> Vec<Check> {
     });
     checks.push(counters(&xen));
     checks.push(sources(&xen, listed.map(drop)));
+    checks.push(match trace::look(&xen) {
+        Ok(found) => pass("trace", found),
+        Err(error) => Check {
+            name: "trace",
+            outcome: Outcome::Warn,
+            found: error.to_string(),
+            advice: Some("vCPUs' times and exits (`--times`, `--exits`) are not to be had".into()),
+        },
+    });
     checks
 }
 
@@ -70,9 +80,11 @@ fn sources(xen: &Hypercalls, livepatches: Result<(), ShimError>) -> Check {
         told(&shim),
         told(&xenoprof)
     );
-    let advice = match xenoprof::is_left_over() {
-        true => Some("a session of xenoprof was left behind: the next `xenoscope record` ends it".to_owned()),
-        false => shim.err().map(|_| {
+    let advice = match XENOPROF.left_over() {
+        Some(_) => {
+            Some("a session of xenoprof was left behind: the next `xenoscope record` ends it".to_owned())
+        }
+        None => shim.err().map(|_| {
             "without the shim, samples have a bias that their report states (`--source`, docs/hosts.md)"
                 .to_owned()
         }),

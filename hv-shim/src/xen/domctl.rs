@@ -30,6 +30,10 @@ pub(super) struct VcpuQueries {
 /// What `XEN_DOMCTL_getvcpuinfo` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct VcpuInfo {
+    /// Whether it was started, and not taken off line.
+    pub(super) is_online: bool,
+    /// Whether it waits for an event.
+    pub(super) is_blocked: bool,
     /// Whether it runs now.
     pub(super) is_running: bool,
     pub(super) cpu_time_ns: u64,
@@ -66,6 +70,8 @@ impl VcpuQueries {
     pub(super) fn info(&mut self, domain: u16, vcpu: u32) -> io::Result<VcpuInfo> {
         self.ask(GETVCPUINFO, domain, vcpu)?;
         Ok(VcpuInfo {
+            is_online: self.op.bytes()[UNION + 4] != 0,
+            is_blocked: self.op.bytes()[UNION + 5] != 0,
             is_running: self.op.bytes()[UNION + 6] != 0,
             cpu_time_ns: self.op.u64(UNION + 8),
             cpu: self.op.u32(UNION + 16),

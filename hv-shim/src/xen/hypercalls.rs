@@ -20,6 +20,7 @@ const XENVER_BUILD_ID: u64 = 10;
 const XENPF_INTERFACE_VERSION: u32 = 0x0300_0001;
 const XENPF_GET_SYMBOL: u32 = 63;
 
+pub(super) const SYSCTL_TBUF_OP: u32 = 2;
 const SYSCTL_PHYSINFO: u32 = 3;
 const SYSCTL_GETDOMAININFOLIST: u32 = 6;
 const SYSCTL_GETCPUINFO: u32 = 8;
@@ -60,6 +61,8 @@ pub(super) struct DomainInfo {
 impl DomainInfo {
     pub(super) const DYING: u32 = 1 << 0;
     pub(super) const HVM_GUEST: u32 = 1 << 1;
+    const SHUTDOWN: u32 = 1 << 2;
+    const PAUSED: u32 = 1 << 3;
 
     pub(super) fn is_alive(&self) -> bool {
         self.flags & Self::DYING == 0
@@ -68,6 +71,11 @@ impl DomainInfo {
     /// Whether it runs with the hardware's help: HVM or PVH.
     pub(super) fn is_hvm(&self) -> bool {
         self.flags & Self::HVM_GUEST != 0
+    }
+
+    /// Whether none of its vCPUs may run, whatever it would like.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.flags & (Self::DYING | Self::SHUTDOWN | Self::PAUSED) != 0
     }
 
     /// What no two domains have in common.

@@ -3,6 +3,7 @@
 mod callers;
 mod captured;
 mod choice;
+mod claim;
 mod counting;
 mod doctor;
 mod domains;
@@ -18,6 +19,7 @@ mod queues;
 mod rings;
 mod session;
 mod standing;
+mod trace;
 mod xenoprof;
 mod xenstore;
 
@@ -117,6 +119,7 @@ impl Hypervisor for Xen {
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
         let symbols = self.symbols()?;
-        choice::begin(&self.hypercalls, &symbols, request)
+        let sample = || choice::begin(&self.hypercalls, &symbols, request);
+        Ok(Box::new(trace::Beside::begin(&self.hypercalls, request, sample)?))
     }
 }

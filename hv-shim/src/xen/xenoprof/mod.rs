@@ -1,10 +1,9 @@
 //! Xen's own profiler of old (public/xenoprof.h), driven from dom0 by hypercalls alone: up to Xen 4.21, from a PV dom0.
 //!
 //! One session is all that a hypervisor has, and one that dies leaves it running: every start therefore ends whatever
-//! it finds, once it holds the claim that keeps two of ours apart ([`Claim`]).
+//! it finds, once it holds the claim that keeps two of ours apart ([`XENOPROF`]).
 
 mod buffers;
-mod claim;
 mod operations;
 
 use std::{
@@ -16,13 +15,12 @@ use std::{
 
 use profile::{CpuAccount, Event, EventId, LossCause, Mode, PhysCpu, Source, Time};
 
-pub(super) use self::claim::is_left_over;
 use self::{
     buffers::{Buffer, Entry, Watched},
-    claim::Claim,
     operations::{op, operate, try_to},
 };
 use super::{
+    claim::{Claim, XENOPROF},
     domctl::VcpuQueries,
     hypercalls::{DomainInfo, Hypercalls},
     privcmd::Access,
@@ -70,10 +68,10 @@ pub(super) fn look(xen: &Hypercalls) -> Result<(), String> {
 
 /// Ends a session that a dead process of ours has left running; tells whether there was one.
 pub(super) fn remove_left_over(xen: &Hypercalls) -> Result<bool, ShimError> {
-    if !is_left_over() {
+    if XENOPROF.left_over().is_none() {
         return Ok(false);
     }
-    let _claim = Claim::make()?;
+    let _claim = XENOPROF.claim("")?;
     recover(xen);
     Ok(true)
 }
@@ -225,7 +223,7 @@ pub(super) fn begin(
         Err(ShimError::NoLivepatch) => {}
         removed => notes.extend(removed?),
     }
-    let claim = Claim::make()?;
+    let claim = XENOPROF.claim("")?;
     recover(&xen);
     let started = Time(clock::monotonic_ns());
     let mut session = Session {

@@ -1,0 +1,192 @@
+//! Tracing beside whatever takes the samples.
+
+use std::{
+    fs::File,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use profile::{CpuAccount, Event, EventId, ExitCost, Mode, PhysCpu, Time};
+
+use super::{Leaving, Trace, reasons::Names};
+use crate::{
+    Exits, HypervisorSymbol, MappedFile, Owner, ProcessKey, ProcessState, Record, Request, Sampling,
+    ShimError, Stopped, Taken, VcpuClock, Watermark,
+    xen::{hypercalls::Hypercalls, processor::Processor, trace},
+};
+
+/// How often exits are told.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// From here on addresses are a kernel's, in every guest that Xen has.
+const KERNELS_HALF: u64 = 1 << 63;
+
+/// A session of sampling, and what is traced meanwhile.
+pub(in crate::xen) struct Beside {
+    sampling: Box<dyn Sampling>,
+    trace: Option<Trace>,
+    wants_times: bool,
+    /// When exits were told last.
+    told: Instant,
+    /// The latest that any ring has shown.
+    latest: Time,
+    names: Names,
+    notes: Vec<String>,
+}
+
+impl Beside {
+    /// Begins to trace, if that is wanted and can be had, and then to sample. Where tracing can't be had, samples go on with
+    /// a note.
+    pub(in crate::xen) fn begin(
+        xen: &Arc<Hypercalls>,
+        request: &Request,
+        sample: impl FnOnce() -> Result<Box<dyn Sampling>, ShimError>,
+    ) -> Result<Self, ShimError> {
+        let mut notes: Vec<String> = trace::remove_left_over(xen)?.into_iter().collect();
+        let wants_times = request.vcpu_times != Some(false);
+        let mut trace = None;
+        if wants_times || request.exits {
+            let is_amd = xen.cpuid().is_ok_and(|leaves| Processor::of(&leaves).is_amd());
+            let may_allocate = request.exits || request.vcpu_times == Some(true);
+            match trace::begin(xen, is_amd, request.exits, may_allocate) {
+                Ok(begun) => trace = begun,
+                Err(error) => {
+                    notes.push(format!("nothing is told of vCPUs' times, nor of exits: {error}"));
+                }
+            }
+        }
+        let sampling = sample()?;
+        // What was traced before belongs to nobody. This must take no time: the samples' clock has begun.
+        if let Some(trace) = &mut trace {
+            trace.begin_clocks()?;
+        }
+        let latest = sampling.started();
+        let names = Names::default();
+        Ok(Self { sampling, trace, wants_times, told: Instant::now(), latest, names, notes })
+    }
+}
+
+impl Sampling for Beside {
+    fn events(&self) -> Vec<Event> {
+        self.sampling.events()
+    }
+
+    fn started(&self) -> Time {
+        self.sampling.started()
+    }
+
+    fn cpus(&self) -> Vec<PhysCpu> {
+        self.sampling.cpus()
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        let mut notes = self.sampling.take_notes();
+        notes.append(&mut self.notes);
+        notes
+    }
+
+    fn symbols(&self) -> Vec<HypervisorSymbol> {
+        self.sampling.symbols()
+    }
+
+    fn load_pause(&self) -> Option<Duration> {
+        self.sampling.load_pause()
+    }
+
+    fn renew(&mut self) -> Result<(), ShimError> {
+        if let Some(trace) = &mut self.trace {
+            trace.read();
+        }
+        self.sampling.renew()
+    }
+
+    fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark {
+        let latest = &mut self.latest;
+        let watermark = self.sampling.drain(ring, &mut |record| {
+            *latest = record.time().max(*latest);
+            each(record);
+        });
+        if let Watermark::At(time) = watermark {
+            *latest = time.max(*latest);
+        }
+        // Exits are nobody's ring's. The first one's later records are not before what it has shown, and not before what
+        // all others had shown when it was asleep.
+        if ring == 0
+            && (self.told.elapsed() >= TELL_EVERY || self.trace.as_ref().is_some_and(Trace::has_ended))
+        {
+            self.told = Instant::now();
+            let (names, time) = (&mut self.names, *latest);
+            let told = self.trace.as_mut().map_or_else(Vec::new, Trace::take_exits);
+            for (leaving, cost) in told {
+                each(Record::Exits(exits(time, leaving, cost, names)));
+            }
+        }
+        watermark
+    }
+
+    fn account(&self, ring: usize) -> CpuAccount {
+        self.sampling.account(ring)
+    }
+
+    fn vcpu_times(&mut self) -> Vec<VcpuClock> {
+        match &mut self.trace {
+            Some(trace) if self.wants_times => trace.vcpu_times(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn process(&self, domain: u32, key: ProcessKey) -> Option<ProcessState> {
+        self.sampling.process(domain, key)
+    }
+
+    fn container(&self, pid: u32) -> Option<String> {
+        self.sampling.container(pid)
+    }
+
+    fn open(&self, pid: u32, file: &MappedFile) -> Option<File> {
+        self.sampling.open(pid, file)
+    }
+
+    fn generated_symbols(&self, pid: u32) -> Option<Vec<u8>> {
+        self.sampling.generated_symbols(pid)
+    }
+
+    fn quiesce(&mut self) -> Result<(), ShimError> {
+        let quiet = self.sampling.quiesce();
+        // Last, so that times end where whoever asks Xen for its accounts then finds them to end.
+        if let Some(trace) = &mut self.trace {
+            trace.end();
+            self.notes.extend(trace.notes());
+        }
+        quiet
+    }
+
+    fn stop(self: Box<Self>) -> Result<Stopped, ShimError> {
+        self.sampling.stop()
+    }
+}
+
+fn exits(time: Time, leaving: Leaving, cost: ExitCost, names: &mut Names) -> Exits {
+    let domain = u32::from(leaving.vcpu.domain);
+    // Nothing tells the mode, nor which process it was.
+    let (mode, owner) = match leaving.at {
+        Some(address) if address < KERNELS_HALF => (Mode::User, Owner::Process(domain)),
+        _ => (Mode::Kernel, Owner::Kernel(domain)),
+    };
+    let at = Taken {
+        time,
+        sequence: 0,
+        weight: 0,
+        event: EventId(0),
+        charged_to: Some(domain),
+        vcpu: Some(leaving.vcpu.index.into()),
+        mode,
+        owner,
+        process: None,
+        page_tables: None,
+        instruction_pointer: leaving.at.unwrap_or(0),
+        stretches: Vec::new(),
+        missing: None,
+    };
+    Exits { at, reason: names.of(leaving.reason), cost }
+}
