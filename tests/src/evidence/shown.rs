@@ -90,6 +90,22 @@ impl Shown {
         found
     }
 
+    /// The first screen between two marks that had all of these texts together.
+    pub fn between(&self, from: &str, until: &str, texts: &[&str]) -> Option<String> {
+        let (mut is_between, mut found) = (false, None);
+        self.play(|piece, terminal| {
+            match piece {
+                Piece::Mark(text) if text == from => is_between = true,
+                Piece::Mark(text) if text == until => return true,
+                _ => {}
+            }
+            let contents = if is_between { terminal.screen().contents() } else { return false };
+            found = texts.iter().all(|text| contents.contains(text)).then_some(contents);
+            found.is_some()
+        });
+        found
+    }
+
     /// Whether the main screen was given back, with its cursor.
     pub fn is_given_back(&self) -> bool {
         let mut given_back = false;
