@@ -31,6 +31,10 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Looking {
     known: Option<Known>,
+    /// Which pages it took to see that the kernel is the same, and that a process is: the next look takes the same ones,
+    /// and asks for them together.
+    kernel_pages: Vec<u64>,
+    process_pages: HashMap<u64, Vec<u64>>,
     /// Whether it is wanted how callers are found.
     wants_callers: bool,
 }
@@ -48,6 +52,9 @@ struct Known {
 /// Processes that are remembered.
 const MOST_TOLD: usize = 4096;
 
+/// Pages that are expected to be read again, at the most.
+const MOST_EXPECTED: usize = 2048;
+
 fn limits() -> Limits {
     Limits { time: Some(LONGEST_LOOK), ..Limits::default() }
 }
@@ -57,14 +64,34 @@ impl Looking {
         self.wants_callers = question.callers;
         let look = Look::new(memory, limits());
         match question.about {
-            About::Kernel(root) => self.kernel(&look, root, true),
-            About::KnownKernel(root) => self.kernel(&look, root, false),
+            About::Kernel(root) => self.kernel_again(&look, memory, root, true),
+            About::KnownKernel(root) => self.kernel_again(&look, memory, root, false),
             About::Process(root) => Answer::Process(self.process(&look, root)),
             About::Task(root) => Answer::Task(self.task(&look, root)),
-            About::StillThere(root) => Answer::StillThere(self.is_still_there(&look, root)),
+            About::StillThere(root) => {
+                memory.expect(self.process_pages.get(&root).map_or(&[], Vec::as_slice));
+                let is_there = self.is_still_there(&look, root);
+                self.process_pages.remove(&root);
+                let pages = memory.here();
+                if is_there && pages.len() <= MOST_EXPECTED / 16 && self.process_pages.len() < MOST_TOLD {
+                    self.process_pages.insert(root, pages);
+                }
+                Answer::StillThere(is_there)
+            }
             About::File(size) => Answer::File(read(&WholeFile { memory, size }, &look, question.callers)),
             About::Everything => Answer::Everything(self.everything(&look)),
         }
+    }
+
+    fn kernel_again(&mut self, look: &Look<'_>, memory: &Pages, root: u64, with_symbols: bool) -> Answer {
+        memory.expect(&self.kernel_pages);
+        let answer = self.kernel(look, root, with_symbols);
+        self.kernel_pages = match answer {
+            Answer::SameKernel => memory.here(),
+            _ => Vec::new(),
+        };
+        self.kernel_pages.truncate(MOST_EXPECTED);
+        answer
     }
 
     fn kernel(&mut self, look: &Look<'_>, root: u64, with_symbols: bool) -> Answer {

@@ -40,6 +40,16 @@ impl Pages {
         Self { socket, numbers, pages: RefCell::default(), broken: Cell::new(false) }
     }
 
+    /// Asks for pages that will likely be read, all at once.
+    pub(super) fn expect(&self, pages: &[u64]) {
+        self.fetch(pages.iter().copied());
+    }
+
+    /// The numbers of the pages that are here.
+    pub(super) fn here(&self) -> Vec<u64> {
+        self.pages.borrow().keys().copied().collect()
+    }
+
     /// Asks for those pages that are not here yet.
     fn fetch(&self, pages: impl ExactSizeIterator<Item = u64>) {
         let mut known = self.pages.borrow_mut();

@@ -41,6 +41,11 @@ const PROCESS_AGE: Duration = Duration::from_secs(2);
 const REST: u32 = 9;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
+/// And at least such a part of the time for which its process has been known: who lives for long is asked about seldom, and
+/// a process of a fraction of a second is not missed. But no longer than this, for samples wait for it.
+const REST_OF_AGE: u32 = 4;
+const LONGEST_REST_OF_AGE: Duration = Duration::from_millis(250);
+
 /// After this time it is looked again whether the kernel still runs, with the same modules; earlier if code without a
 /// name runs in it.
 const KERNEL_AGE: Duration = Duration::from_secs(2);
@@ -101,6 +106,8 @@ struct Root {
     until: Option<Time>,
     /// When it was last looked what its process has mapped; none where it is nobody's.
     looked: Option<Instant>,
+    /// Which life of a process has it, and since when that is known.
+    owner: Option<((u32, u64, u32), Instant)>,
     /// Until when it is not asked again.
     rests_until: Option<Instant>,
 }
@@ -165,13 +172,21 @@ impl Guest {
         let Some(known) = self.processes.get_mut(&root) else { return };
         let now = Instant::now();
         let took = known.asked.take().map_or(Duration::ZERO, |asked| now - asked);
-        known.rests_until = Some(now + LONGEST_REST.min(took * REST));
         known.until = Some(until);
         match owner {
             Whose::Same => {}
-            Whose::Process(_) => known.looked = Some(now),
-            Whose::Nobody => known.looked = None,
+            Whose::Process(process) => {
+                known.looked = Some(now);
+                let life = process.task.life();
+                if known.owner.is_none_or(|(of, _)| of != life) {
+                    known.owner = Some((life, now));
+                }
+            }
+            Whose::Nobody => (known.looked, known.owner) = (None, None),
         }
+        let age = known.owner.map_or(Duration::ZERO, |(_, since)| now - since);
+        let rest = (took * REST).max(LONGEST_REST_OF_AGE.min(age / REST_OF_AGE));
+        known.rests_until = Some(now + LONGEST_REST.min(rest));
     }
 }
 

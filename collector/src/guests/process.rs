@@ -139,9 +139,9 @@ impl Write for Timed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs, os::unix::process::ExitStatusExt};
+    use std::{cell::Cell, env, fs, os::unix::process::ExitStatusExt};
 
-    use guest::{Kernel, Limits, Look};
+    use guest::{Kernel, Limits, Look, Missing};
     use symbolizer::SymbolTable;
 
     use super::*;
@@ -213,6 +213,39 @@ mod tests {
         };
         assert_eq!(second.mappings.len(), first.mappings.len());
         assert!(second.images.is_empty(), "they were handed out");
+    }
+
+    /// Memory that counts how often pages of it are asked for.
+    struct Counted<'a>(&'a dyn GuestMemory, Cell<u32>);
+
+    impl GuestMemory for Counted<'_> {
+        fn read(&self, address: GuestPhysical, bytes: &mut [u8]) -> Result<(), Missing> {
+            self.0.read(address, bytes)
+        }
+
+        fn announce(&self, _pages: &[GuestPhysical]) {
+            self.1.set(self.1.get() + 1);
+        }
+    }
+
+    #[test]
+    fn what_was_asked_before_is_asked_for_in_one_piece() {
+        let linux = Linux::new(Shape::PLAIN);
+        let memory = Counted(&linux.ram, Cell::new(0));
+        let mut process = start();
+        let mut count = |about| {
+            memory.1.set(0);
+            let answer = ask(&mut process, &memory, about).unwrap();
+            (answer, memory.1.get())
+        };
+        count(About::Kernel(linux.cr3));
+        count(About::Process(linux.user_cr3));
+        for about in [About::StillThere(linux.user_cr3), About::Kernel(linux.cr3)] {
+            let ((_, first), (answer, second)) = (count(about), count(about));
+            assert!(matches!(answer, Answer::StillThere(true) | Answer::SameKernel), "{answer:?}");
+            assert!(first > 3, "{first}");
+            assert_eq!(second, 1, "{about:?}");
+        }
     }
 
     #[test]
