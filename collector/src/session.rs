@@ -1,9 +1,10 @@
 //! One recording from its first to its last sample.
 
 mod samples;
+mod waiting;
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet},
     io::{self, Write},
     thread,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use profile::{
 };
 use symbolizer::{SymbolTable, Symbolizer};
 
+use self::waiting::Waiting;
 use crate::{
     books::{self, Books, Sequences},
     callers::Callers,
@@ -164,7 +166,7 @@ pub fn record<W: Sink>(
         processes: Processes::new(wants_callers),
         guests: Guests::new(hypervisor.memories(), options.look_into_guests.as_ref(), wants_callers),
         named_by_user: HashSet::new(),
-        ready: VecDeque::new(),
+        ready: Waiting::default(),
         sequences: Sequences::default(),
         writer: Writer::new(sink, &header)?,
         notes: Vec::new(),
@@ -261,13 +263,6 @@ fn code_address(taken: &Taken) -> CodeAddress {
     CodeAddress::InstructionPointer(taken.instruction_pointer)
 }
 
-/// So many samples are kept at the most for the sake of emptying the rings before they are written: with their stacks
-/// they take some 100 MB.
-const MOST_BEHIND: usize = 20_000;
-
-/// Samples that wait for names at the most, those behind the first of them included.
-const MOST_WAITING: usize = 100_000;
-
 struct Session<'a, W: Sink> {
     hypervisor: &'a mut dyn Hypervisor,
     sampling: Box<dyn Sampling>,
@@ -282,8 +277,8 @@ struct Session<'a, W: Sink> {
     guests: Guests,
     /// The domains whose kernels the user named.
     named_by_user: HashSet<DomainId>,
-    /// Complete, in order, and not written yet: the first of them waits for its names.
-    ready: VecDeque<Pending>,
+    /// Complete, and not written yet.
+    ready: Waiting,
     namer: Namer,
     callers: Callers,
     /// Whether callers were asked for, so that their absence is a gap.
@@ -455,12 +450,12 @@ impl<W: Sink> Session<'_, W> {
         let until = Instant::now() + DRAIN_EVERY;
         let before = self.ready.len();
         self.ready.extend(self.merger.ready());
-        let unknown = |pending: &Pending| {
-            pending.record.taken().is_some_and(|taken| {
+        let unknown = |record: &Record| {
+            record.taken().is_some_and(|taken| {
                 taken.charged_to.is_some_and(|number| self.domains.of_number_at(number, taken.time).is_none())
             })
         };
-        if self.ready.range(before..).any(unknown) {
+        if self.ready.later(before).any(unknown) {
             self.list_domains(progress)?;
         }
         self.ask_ahead(before);
@@ -469,8 +464,8 @@ impl<W: Sink> Session<'_, W> {
 
     /// Asks whose processes the samples are of that are complete, from a place on.
     fn ask_ahead(&mut self, from: usize) {
-        for pending in self.ready.range(from..) {
-            if let Some(taken) = pending.record.taken()
+        for record in self.ready.later(from) {
+            if let Some(taken) = record.taken()
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
                 && self.domains.is_wanted(Some(id))
             {
@@ -483,11 +478,11 @@ impl<W: Sink> Session<'_, W> {
     /// left; whether it did.
     fn write_named(&mut self, until: Option<Instant>) -> bool {
         self.take_answers();
-        while let Some(pending) = self.ready.pop_front() {
+        while let Some(pending) = self.ready.pop() {
             if let Some(taken) = pending.record.taken()
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
                 && self.domains.is_wanted(Some(id))
-                && self.ready.len() < MOST_WAITING
+                && !self.ready.is_full()
                 && self.guests.is_awaited(
                     self.domains.domain(id),
                     self.namer.symbolizer.has_kernel(id),
@@ -496,12 +491,12 @@ impl<W: Sink> Session<'_, W> {
                     || self.namer.is_unnamed(Space::Kernel(id), code_address(taken)),
                 )
             {
-                self.ready.push_front(pending);
+                self.ready.put_back(pending);
                 return false;
             }
             self.write(pending);
             let is_late = until.is_some_and(|until| Instant::now() >= until);
-            if is_late && !self.ready.is_empty() && self.ready.len() < MOST_BEHIND {
+            if is_late && !self.ready.is_empty() && self.ready.has_room() {
                 return true;
             }
         }
