@@ -12,7 +12,10 @@ Example:
   xenoscope list            each event with this processor's code for it; what it lacks is marked
 
 Events are given to `xenoscope record -e`. Counters are tried out when a recording begins: where they do not prove
-themselves, time is sampled instead of cycles, and the recording says so.")]
+themselves, time is sampled instead of cycles, and the recording says so.
+
+Not sampled but counted, beside whatever is: `record --times`, what each vCPU did with its time, and `record --exits`, why vCPUs
+left their guests, what that cost, and which functions caused it.")]
 pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]

@@ -11,6 +11,7 @@ mod adversity;
 mod bad_input;
 mod books;
 mod chains;
+mod chains_cost;
 mod cost;
 mod endurance;
 mod lifecycle;
