@@ -27,12 +27,14 @@ impl Report {
             .iter()
             .map(|domain| {
                 let busy = domain.exits.iter().filter(|exit| !IDLE.contains(&&*exit.reason));
-                busy.fold((0, 0), |(count, ns), exit| (count + exit.count, ns + (exit.total_s * 1e9) as u64))
+                busy.fold((0, 0), |(count, ns): (u64, u64), exit| {
+                    (count.saturating_add(exit.count), ns.saturating_add((exit.total_s * 1e9).round() as u64))
+                })
             })
             .collect();
-        event.weight = costs.iter().map(|(_, ns)| ns).sum();
-        event.samples = costs.iter().map(|(count, _)| count).sum();
-        if event.samples == 0 {
+        event.weight = costs.iter().fold(0, |sum, (_, ns)| sum.saturating_add(*ns));
+        event.samples = costs.iter().fold(0, |sum, (count, _)| sum.saturating_add(*count));
+        if event.weight == 0 {
             return None;
         }
         for (domain, (count, ns)) in event.domains.iter_mut().zip(costs) {

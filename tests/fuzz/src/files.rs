@@ -14,6 +14,8 @@ pub fn recording(input: &[u8]) {
         let weights = report.events.iter().map(|event| event.weight);
         let samples: u64 = report.events.iter().map(|event| event.samples).sum();
         assert!(samples > 0 || weights.sum::<u64>() == 0, "weight without samples");
+        let drawn: u64 = aggregate.exit_stacks().fold(0, |sum, stack| sum.saturating_add(stack.weight));
+        assert!(drawn == 0 || report.exits().is_some(), "exits that take time are no event");
     }
 }
 
@@ -24,7 +26,7 @@ pub fn chunks(input: &[u8]) {
     let mut rest = input;
     while let [kind, length, after @ ..] = rest {
         let (payload, after) = after.split_at(usize::from(*length).min(after.len()));
-        let mut head = vec![kind % 8, 0, 0, 0];
+        let mut head = vec![kind % 10, 0, 0, 0];
         head.extend((payload.len() as u32).to_le_bytes());
         let sum = crc32fast::hash(&[&*head, payload].concat());
         file.extend(head);
