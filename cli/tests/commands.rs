@@ -38,8 +38,30 @@ Hottest functions, in percent of the machine's busy time
   30.0%  30.0%  we\u{1b}[31mb  backend  xen_netback  xenvif_tx
   20.0%  20.0%  Domain-0       kernel   vmlinux      schedule
   … and 1 more (--limit)
+
+vCPUs by how long they waited for a CPU, in percent of their time
+  WAITING  RUNNING  BLOCKED  VCPU  DOMAIN
+    25.0%    25.0%    50.0%     0  we\u{1b}[31mb
+     0.0%    12.5%    87.5%     0  Domain-0
+
+Costliest VM exits: the time until the guest was entered again
+     MS  EXITS  MEAN US  LONGEST US  REASON  DOMAIN         MODE    MODULE   FUNCTION
+  900.0     20  45000.0     90000.0  hlt     we\u{1b}[31mb  kernel  vmlinux  default_idle
+   30.0  1,500     20.0      3000.0  npf     we\u{1b}[31mb  kernel  vmlinux  iowrite\u{7}16
 ";
     assert_eq!(stdout(&xenoscope(folder.path(), &["report", "--limit", "3"])), expected.trim_start());
+}
+
+/// Why a guest was left stands on what it was doing; that it had nothing to do is no cost.
+#[test]
+fn exits_are_drawn_by_function_and_reason() {
+    let folder = folder();
+    for output in ["exits.svg", "exits.html"] {
+        assert!(xenoscope(folder.path(), &["flamegraph", "--exits", "-o", output]).status.success());
+        let picture = fs::read_to_string(folder.path().join(output)).unwrap();
+        assert!(picture.contains("2.0 s of VM exits from exit-trace: 1500 samples"), "{picture}");
+        assert!(picture.contains("npf") && !picture.contains("hlt"), "{picture}");
+    }
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::{
 
 use profile::{
     AddressSpaceRoot, Chain, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event,
-    EventId, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot,
-    Source, Space, Time, Uuid,
-    recording::{End, EndReason, Header, Host, Note, Writer},
+    EventId, ExitCost, Frame, ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample,
+    Snapshot, Source, Space, Time, Uuid, VcpuId, VcpuTime, VcpuTimes,
+    recording::{End, EndReason, Header, Host, Note, Place, Writer},
 };
 use tempfile::TempDir;
 
@@ -88,6 +88,40 @@ pub(crate) fn folder() -> TempDir {
             sequence += 1;
         }
     }
+    let place = |mode, space, function: &str, writer: &mut Writer<Vec<u8>>| {
+        let frame = Frame {
+            space,
+            address: CodeAddress::InstructionPointer(0x20),
+            function: Some(writer.name(function)),
+            module: Some(writer.name("vmlinux")),
+            offset: ImageOffset(0),
+            origin: Origin::default(),
+        };
+        let frame = writer.frame(frame);
+        let chain = writer.chain(Chain { caller: None, frame });
+        Place { charged_to: Some(guest), process: None, mode, chain }
+    };
+    let kernel = Space::Kernel(guest);
+    for (function, reason, count, total_ns) in
+        [("iowrite\u{7}16", "npf", 1_500, 30_000_000), ("default_idle", "hlt", 20, 900_000_000)]
+    {
+        let place = place(Mode::Kernel, kernel, function, &mut writer);
+        let reason = writer.name(reason);
+        writer.exits(Time(SECOND), place, reason, ExitCost { count, total_ns, longest_ns: total_ns / 10 });
+    }
+    let time = |domain, [running_ns, waiting_ns, blocked_ns]: [u64; 3]| VcpuTime {
+        vcpu: VcpuId { domain, index: 0 },
+        running_ns,
+        waiting_ns,
+        blocked_ns,
+    };
+    writer.vcpu_times(VcpuTimes {
+        time: Time(2 * SECOND),
+        vcpus: vec![
+            time(dom0, [SECOND / 4, 0, SECOND * 7 / 4]),
+            time(guest, [SECOND / 2, SECOND / 2, SECOND]),
+        ],
+    });
     let account = CpuAccount {
         taken: 1_012,
         written: 10,
