@@ -47,6 +47,8 @@ struct Known {
     read: HashSet<(String, FoundImageId)>,
     /// Processes that were told of last, by the roots that were asked about.
     told: HashMap<u64, Task>,
+    /// Whether it was told that its processes can't be told.
+    lacks_processes: bool,
 }
 
 /// Processes that are remembered.
@@ -98,9 +100,12 @@ impl Looking {
         if let Some(known) = &mut self.known
             && known.kernel.still_runs(look) == Ok(true)
         {
-            return match known.update(look) {
-                (false, _) => Answer::SameKernel,
-                (true, lacks) => Answer::Kernel(Ok(known.found(
+            let (changed, lacks) = known.update(look);
+            // A kernel that boots has no processes yet, and a list may have changed while it was read.
+            let recovered = known.lacks_processes && known.kernel.tasks(look).is_ok();
+            return match changed || recovered {
+                false => Answer::SameKernel,
+                true => Answer::Kernel(Ok(known.found(
                     look,
                     lacks,
                     false,
@@ -112,8 +117,9 @@ impl Looking {
         self.known = None;
         match Kernel::find(look, root) {
             Ok(kernel) => {
-                let (modules, generated, read, told) = Default::default();
-                let known = self.known.insert(Known { kernel, modules, generated, read, told });
+                let (modules, generated, read, told, lacks_processes) = Default::default();
+                let known = Known { kernel, modules, generated, read, told, lacks_processes };
+                let known = self.known.insert(known);
                 let (_, lacks) = known.update(look);
                 let symbols = if with_symbols { known.own_symbols() } else { Symbols::default() };
                 Answer::Kernel(Ok(known.found(look, lacks, true, symbols, self.wants_callers)))
@@ -208,7 +214,7 @@ impl Known {
     }
 
     fn found(
-        &self,
+        &mut self,
         look: &Look<'_>,
         mut lacks: Vec<(Lack, String)>,
         is_new: bool,
@@ -216,9 +222,9 @@ impl Known {
         wants_callers: bool,
     ) -> FoundKernel {
         let kernel = &self.kernel;
-        if let Err(error) = kernel.tasks(look) {
-            lacks.push((Lack::Processes, error.to_string()));
-        }
+        let processes = kernel.tasks(look).map_err(|error| (Lack::Processes, error.to_string()));
+        self.lacks_processes = processes.is_err();
+        lacks.extend(processes.err());
         FoundKernel {
             is_new,
             release: kernel.release().to_owned(),

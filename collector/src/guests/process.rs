@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        confined,
+        confined::{self, messages::Lack},
         synthetic::{Linux, Shape},
     };
 
@@ -246,6 +246,36 @@ mod tests {
             assert!(first > 3, "{first}");
             assert_eq!(second, 1, "{about:?}");
         }
+    }
+
+    /// A kernel is found before it has made its list of tasks, or while that changes: the processes come later.
+    #[test]
+    fn processes_that_could_not_be_told_at_first_are_told_later() {
+        let mut linux = Linux::new(Shape::PLAIN);
+        let without = |linux: &mut Linux, page| {
+            linux.ram.missing = vec![page];
+            let look = Look::new(&linux.ram, Limits::default());
+            Kernel::find(&look, linux.cr3).is_ok_and(|kernel| kernel.tasks(&look).is_err())
+        };
+        let pages = linux.ram.size() / PAGE as u64;
+        assert!((0..pages).any(|page| without(&mut linux, page)), "a page that only the tasks are in");
+
+        let mut process = start();
+        let lacks_processes =
+            |process: &mut Process, linux: &Linux| match ask(process, &linux.ram, About::Kernel(linux.cr3))
+                .unwrap()
+            {
+                Answer::Kernel(Ok(found)) => {
+                    Some(found.lacks.iter().any(|(lack, _)| *lack == Lack::Processes))
+                }
+                Answer::SameKernel => None,
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(lacks_processes(&mut process, &linux), Some(true));
+        assert_eq!(lacks_processes(&mut process, &linux), None, "nothing new");
+        linux.ram.missing.clear();
+        assert_eq!(lacks_processes(&mut process, &linux), Some(false));
+        assert_eq!(lacks_processes(&mut process, &linux), None);
     }
 
     #[test]
