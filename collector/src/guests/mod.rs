@@ -54,7 +54,9 @@ const UNNAMED_AGE: Duration = Duration::from_millis(250);
 /// Pages of a kernel's code that are remembered for having no names.
 const MOST_NAMELESS: usize = 4096;
 
-/// A kernel that was not found is looked for again after this time: it may have been booting.
+/// A kernel that was not found is looked for again after this time, and then after longer ones: the process may have ended
+/// whose page tables were followed, or the guest may be booting.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
 const RETRY_EVERY: Duration = Duration::from_secs(3);
 
 /// Questions about a guest that may wait; what finds no place is asked with a later sample.
@@ -88,6 +90,8 @@ struct Guest {
     /// Set when the guest is no more: a look that is under way then ends, and with it all that is mapped.
     gone: Arc<AtomicBool>,
     kernel: Standing,
+    /// After which time it is looked for again, if it is not found.
+    retry: Duration,
     /// When a kernel that is known was last asked about.
     refreshed: Instant,
     /// Pages of its code that have no names, though it was asked anew.
@@ -233,6 +237,7 @@ impl Guests {
                 questions,
                 gone,
                 kernel: Standing::Unasked,
+                retry: FIRST_RETRY,
                 refreshed: Instant::now(),
                 nameless: HashSet::new(),
                 knows_processes: false,
@@ -260,7 +265,12 @@ impl Guests {
         match guest.kernel {
             Standing::Unasked => return shows_kernel && guest.ask_kernel(root, true) && !named,
             Standing::Failed(at) => {
-                return at.elapsed() > RETRY_EVERY && shows_kernel && guest.ask_kernel(root, false);
+                if at.elapsed() > guest.retry && shows_kernel {
+                    let is_early = guest.retry < RETRY_EVERY;
+                    guest.retry = RETRY_EVERY.min(guest.retry * 2);
+                    return guest.ask_kernel(root, is_early && !named);
+                }
+                return false;
             }
             Standing::Asked { at, awaited } => {
                 return awaited && (is_user || !named) && at.elapsed() < KERNEL_PATIENCE;
@@ -310,6 +320,7 @@ impl Guests {
                     match result {
                         Ok(None) => {}
                         Ok(Some(names)) => {
+                            guest.retry = FIRST_RETRY;
                             guest.knows_processes = names.no_processes.is_none();
                             guest.nameless.clear();
                             if names.symbols.is_some() {
