@@ -59,7 +59,7 @@ fn exits_are_drawn_by_function_and_reason() {
     for output in ["exits.svg", "exits.html"] {
         assert!(xenoscope(folder.path(), &["flamegraph", "--exits", "-o", output]).status.success());
         let picture = fs::read_to_string(folder.path().join(output)).unwrap();
-        assert!(picture.contains("2.0 s of VM exits from exit-trace: 1500 samples"), "{picture}");
+        assert!(picture.contains("2.0 s of VM exits from exit-trace: 1500 exits"), "{picture}");
         assert!(picture.contains("npf") && !picture.contains("hlt"), "{picture}");
     }
 }

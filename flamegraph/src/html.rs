@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     label,
-    picture::{PictureError, loss, taken_how},
+    picture::{PictureError, counted, taken_how},
 };
 
 /// The page; its placeholder takes the data.
@@ -120,7 +120,7 @@ pub fn html(
     let host = Visible(&report.host.hostname).to_string();
     let data = json!({
         "title": format!("{host}: {}", Visible(&event.name)),
-        "subtitle": format!("{}: {} samples, {}", taken_how(report, event), event.samples, loss(report, event)),
+        "subtitle": format!("{}: {} {}", taken_how(report, event), event.samples, counted(report, event)),
         "unit": Visible(&event.unit).to_string(),
         "modes": Mode::ALL.map(Mode::as_str),
         "differs": differs,

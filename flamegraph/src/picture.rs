@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write, io};
 
 use analysis::{EventReport, Layer, Report, Stack, Visible};
 use inferno::flamegraph::{Options, TextTruncateDirection, color::BackgroundColor, from_lines};
+use profile::Source;
 
 use crate::{color::Palette, label};
 
@@ -18,7 +19,8 @@ pub struct Pictures<'a> {
     hostname: String,
     /// What the subtitles say before and after the number of samples.
     taken_how: String,
-    loss: String,
+    /// See [`taken_how`](Self::taken_how).
+    counted: String,
     labels: Vec<String>,
     stacks: Vec<Stack>,
 }
@@ -55,7 +57,7 @@ impl<'a> Pictures<'a> {
             event,
             hostname: Visible(&report.host.hostname).to_string(),
             taken_how: taken_how(report, event),
-            loss: loss(report, event),
+            counted: counted(report, event),
             labels: label::domain_labels(&event.domains),
             stacks: stacks.into_iter().collect(),
         }
@@ -102,7 +104,7 @@ impl<'a> Pictures<'a> {
     fn options<'o>(&self, subject: &str, samples: &str) -> Options<'o> {
         let mut options = Options::default();
         options.title = format!("{}: {subject}", self.hostname);
-        options.subtitle = Some(format!("{}: {samples} samples, {}", self.taken_how, self.loss));
+        options.subtitle = Some(format!("{}: {samples} {}", self.taken_how, self.counted));
         options.count_name = Visible(&self.event.unit).to_string();
         options.min_width = MIN_WIDTH_PERCENT;
         options.bgcolors = Some(BackgroundColor::Grey);
@@ -162,12 +164,15 @@ pub(crate) fn taken_how(report: &Report, event: &EventReport) -> String {
     format!("{:.1} s of {}{rate} from {source}", report.duration_s, Visible(name))
 }
 
-/// How many samples there should have been besides.
-pub(crate) fn loss(report: &Report, event: &EventReport) -> String {
+/// What was counted, and how much of it there should have been besides.
+pub(crate) fn counted(report: &Report, event: &EventReport) -> String {
+    if event.source == Source::ExitTrace {
+        return "exits".to_owned();
+    }
     let lost: u64 = event.lost.values().fold(0, |sum, &count| sum.saturating_add(count));
     let loss = match event.taken {
         Some(taken) => format!("{lost} of {taken} lost"),
         None => "loss unknown".to_owned(),
     };
-    if report.complete { loss } else { loss + ", not finished" }
+    format!("samples, {loss}{}", if report.complete { "" } else { ", not finished" })
 }
