@@ -7,7 +7,7 @@ use std::{
 
 use profile::{
     ChainId, DomainId, EventId, Frame, Mode, PhysCpu, ProcessId,
-    recording::{self, Completeness, EndReason, Recorded, Recording, RecordingError, Tables},
+    recording::{self, Completeness, EndReason, Move, Recorded, Recording, RecordingError, Tables},
 };
 
 use crate::{
@@ -16,7 +16,9 @@ use crate::{
     exits::exits,
     functions::functions,
     processes::processes,
-    report::{DomainReport, EventReport, HostReport, Modes, Named, NoteReport, Report, seconds, share},
+    report::{
+        DomainReport, EventReport, HostReport, Modes, MoveReport, Named, NoteReport, Report, seconds, share,
+    },
     rows::{Row, rows},
 };
 
@@ -178,6 +180,20 @@ impl Aggregate {
             cpu_s: books::cpu_time(self.recorded.snapshot.as_ref(), &row.boots),
             vcpus: books::vcpus(self.recorded.vcpu_times.as_ref(), &row.boots),
             exits: exits(row, &self.recorded),
+            moves: tables
+                .moves()
+                .filter(|moved| row.boots.contains(&moved.to))
+                .map(|moved| self.a_move(moved))
+                .collect(),
+        }
+    }
+
+    fn a_move(&self, moved: &Move) -> MoveReport {
+        MoveReport {
+            from: moved.from_number,
+            to: self.recorded.tables.domain(moved.to).number,
+            left_s: self.since_start(moved.left.0),
+            away_s: seconds(moved.away_ns()),
         }
     }
 
@@ -210,7 +226,12 @@ impl Aggregate {
             }
         }
         let own = recorded.notes.iter().map(|note| (note.time, note.text.clone()));
-        own.chain(said.into_iter().map(|text| (recorded.until, text)))
+        let moves = recorded.tables.moves().map(|moved| {
+            let name = &recorded.tables.domain(moved.to).name;
+            let MoveReport { from, to, away_s, .. } = self.a_move(moved);
+            (moved.arrived, format!("{name} was moved: domain {from} went on as {to}, and ran nowhere for {away_s:.1} s"))
+        });
+        own.chain(moves).chain(said.into_iter().map(|text| (recorded.until, text)))
             .map(|(time, text)| NoteReport { at_s: self.since_start(time.0), text })
             .collect()
     }

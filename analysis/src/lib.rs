@@ -32,7 +32,7 @@ pub use functions::{Function, frames_with_modes, name as frame_name};
 pub use processes::label as process_label;
 pub use report::{
     CpuReport, DomainReport, EventReport, ExitFunctionReport, ExitReport, FunctionReport, HostReport, Modes,
-    Named, NoteReport, ProcessReport, Report, VcpuReport,
+    MoveReport, Named, NoteReport, ProcessReport, Report, VcpuReport,
 };
 pub use rows::Identity;
 pub use select::SelectError;

@@ -140,6 +140,8 @@ pub struct DomainReport {
     pub vcpus: Vec<VcpuReport>,
     /// Why its vCPUs left it, what took longest first; empty where exits were not recorded.
     pub exits: Vec<ExitReport>,
+    /// From where to where on this host it was moved, in this order.
+    pub moves: Vec<MoveReport>,
 }
 
 /// What a vCPU did with its time.
@@ -185,6 +187,19 @@ pub struct ExitFunctionReport {
     pub total_s: f64,
     /// See [`ExitReport`].
     pub longest_us: f64,
+}
+
+/// That a guest was migrated to another place on this host, or saved and restored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MoveReport {
+    /// The hypervisor's number for what it was before.
+    pub from: u32,
+    /// And since.
+    pub to: u32,
+    /// When it was first seen not to run any more, from the beginning of sampling.
+    pub left_s: f64,
+    /// For how long it was seen to run nowhere.
+    pub away_s: f64,
 }
 
 /// Shares of the weight whose innermost function has a name; null where no such code ran.

@@ -2,11 +2,11 @@
 
 mod machine;
 
-use analysis::{DomainReport, EventReport, Modes, Named, Report, SelectError};
+use analysis::{DomainReport, EventReport, Modes, MoveReport, Named, Report, SelectError};
 use machine::{DB, DOM0, Machine, WEB, WEB_AGAIN, WEB_UUID, account, aggregate, machine};
 use profile::{
-    DomainKind, EventId, LossCause, Mode, Space, Time, Uuid,
-    recording::{EndReason, Note},
+    AddressSpaceRoot, DomainId, DomainKind, EventId, LossCause, Mode, Process, ProcessId, Space, Time, Uuid,
+    recording::{EndReason, Move, Note},
 };
 
 fn report() -> Report {
@@ -91,6 +91,43 @@ fn a_rebooted_guest_is_one_row() {
     // The books do not know db's time, and nobody accounts the hypervisor's.
     assert_eq!((row(&report, "db").cpu_s, row(&report, "hypervisor").cpu_s), (None, None));
     assert_eq!(row(&report, "db").named, Named { kernel: None, user: None });
+}
+
+/// A guest with a process is migrated: both are what they were, and for how long they ran nowhere is told.
+#[test]
+fn a_guest_that_was_moved_is_one_row_with_its_processes() {
+    let mut machine = Machine::new();
+    let (old, new) = (DomainId(0), DomainId(1));
+    let (left, arrived) = (Time(104_000_000_000), Time(105_500_000_000));
+    for (id, number) in [(old, 3), (new, 7)] {
+        if id == new {
+            machine.writer.domain_moved(Move { from: old, from_number: 3, to: new, left, arrived });
+        }
+        machine.domain(id, number, "web", DomainKind::Pv, Some(WEB_UUID));
+        let process = ProcessId(id.0);
+        machine.writer.process(Process {
+            id: process,
+            domain: id,
+            pid: Some(77),
+            root: Some(AddressSpaceRoot(0x1000 * u64::from(number))),
+            name: Some("nginx".to_owned()),
+            container: None,
+            from: left,
+        });
+        machine.sample(Some(id), Mode::User, 25, &[(
+            Space::User(id, process),
+            Some("nginx"),
+            Some("main"),
+            0,
+        )]);
+    }
+    let report = machine.finish(EndReason::Duration).report();
+    let web = row(&report, "web");
+    assert_eq!((web.id, web.samples), (Some(7), 2));
+    assert_eq!(web.moves, [MoveReport { from: 3, to: 7, left_s: 4.0, away_s: 1.5 }]);
+    let processes: Vec<_> = web.processes.iter().map(|p| (p.root.as_deref(), p.samples, p.modes.user)).collect();
+    assert_eq!(processes, [(Some("0x7000"), 2, 50)]);
+    assert_eq!(report.notes[0].text, "web was moved: domain 3 went on as 7, and ran nowhere for 1.5 s");
 }
 
 #[test]
@@ -300,10 +337,10 @@ fn the_json_is_schema_1() {
         r#""self_share":1.0,"total":8}],"processes":[],"cpu_s":4.0,"#,
         r#""vcpus":[{"vcpu":0,"running_s":4.0,"waiting_s":1.0,"blocked_s":0.0}],"#,
         r#""exits":[{"reason":"hlt","count":2,"total_s":0.003,"longest_us":2000.0,"functions":[{"name":"a","#,
-        r#""module":"vmlinux","mode":"kernel","count":2,"total_s":0.003,"longest_us":2000.0}]}]},"#,
+        r#""module":"vmlinux","mode":"kernel","count":2,"total_s":0.003,"longest_us":2000.0}]}],"moves":[]},"#,
         r#"{"id":null,"name":"hypervisor","uuid":null,"kind":"hypervisor","samples":0,"weight":0,"share":0.0,"#,
         r#""modes":{"hypervisor":0,"kernel":0,"user":0,"backend":0},"named":{"kernel":null,"user":null},"#,
-        r#""complete_chains":{},"functions":[],"processes":[],"cpu_s":null,"vcpus":[],"exits":[]}],"#,
+        r#""complete_chains":{},"functions":[],"processes":[],"cpu_s":null,"vcpus":[],"exits":[],"moves":[]}],"#,
         r#""taken":2,"quiet_s":0.5,"masked_s":0.0,"foreign_nmis":0,"overhead":null,"cpus":[{"cpu":0,"taken":2,"written":1,"filtered":0,"#,
         r#""lost":{"ring-full":1,"nested":0,"ring-damaged":0,"unreadable":0,"masked":0}}]}],"complete":true,"notes":[]}"#,
     );

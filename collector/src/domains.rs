@@ -1,14 +1,14 @@
 //! Which domain a number means, while domains come and go.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
 };
 
-use hv_shim::DomainState;
+use hv_shim::{DomainState, Stay};
 use profile::{
-    Domain, DomainId, DomainKind, DomainTime, Time,
-    recording::{Note, Writer},
+    Domain, DomainId, DomainKind, DomainTime, Time, Uuid,
+    recording::{Move, Note, Writer},
 };
 
 /// All domains of a recording, living and dead.
@@ -19,15 +19,33 @@ pub(crate) struct Domains {
     living: BTreeMap<u32, DomainId>,
     /// Who had a number last, and until when it was listed.
     dead: BTreeMap<u32, (DomainId, Time)>,
+    /// Who had an identity last.
+    latest: HashMap<Uuid, DomainId>,
+    /// Numbers of domains in which known guests are about to arrive.
+    arriving: BTreeMap<u32, Uuid>,
 }
 
 struct Known {
     domain: Domain,
     wanted: bool,
+    /// Whether it is wanted whatever it is called, since it was before it moved.
+    followed: bool,
+    /// Since when it is suspended, or when it was gone while it was.
+    left: Option<Time>,
     /// CPU time that it had when it was first seen here.
     cpu_ns_before: u64,
     /// CPU time since, as last seen.
     cpu_ns: u64,
+}
+
+/// Where a domain comes from that was not listed before.
+enum Origin {
+    /// It was started.
+    Boot,
+    /// A guest that is known already has not arrived in it yet.
+    Pending,
+    /// It is a guest that was another domain up to a time.
+    Moved(DomainId, Time),
 }
 
 /// Which domains are recorded.
@@ -56,7 +74,14 @@ impl Filter {
 
 impl Domains {
     pub(crate) fn new(filter: Filter) -> Self {
-        Self { filter, known: Vec::new(), living: BTreeMap::new(), dead: BTreeMap::new() }
+        Self {
+            filter,
+            known: Vec::new(),
+            living: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            latest: HashMap::new(),
+            arriving: BTreeMap::new(),
+        }
     }
 
     /// Takes the list of the domains that live now. `first` is true for the list from before sampling began: what
@@ -81,11 +106,22 @@ impl Domains {
             writer.domain_gone(id, now);
             changes.gone.push(id);
         }
+        self.note_who_left(states, now);
         for state in states {
             let id = match self.living.get(&state.number) {
                 Some(&id) => id,
                 None => {
+                    let origin = self.origin(state);
+                    if let Origin::Pending = origin {
+                        self.arriving.extend(state.uuid.map(|uuid| (state.number, uuid)));
+                        continue;
+                    }
                     let id = self.add(state, now, if first { state.cpu_ns } else { 0 });
+                    if let Origin::Moved(from, left) = origin {
+                        self.follow(from, id);
+                        let from_number = self.domain(from).number;
+                        writer.domain_moved(Move { from, from_number, to: id, left, arrived: now });
+                    }
                     changes.born.push(id);
                     id
                 }
@@ -95,7 +131,7 @@ impl Domains {
             if known_better {
                 known.domain.name.clone_from(&state.name);
                 known.domain.vcpus = state.vcpus;
-                known.wanted = self.filter.wants(&known.domain);
+                known.wanted = known.followed || self.filter.wants(&known.domain);
             }
             known.cpu_ns = state.cpu_ns.saturating_sub(known.cpu_ns_before);
             if known_better || changes.born.last() == Some(&id) {
@@ -106,6 +142,45 @@ impl Domains {
             }
         }
         changes
+    }
+
+    /// Notes who is suspended, or is no longer.
+    fn note_who_left(&mut self, states: &[DomainState], now: Time) {
+        for state in states {
+            if let Some(id) = self.living.get(&state.number) {
+                let left = &mut self.known[id.0 as usize].left;
+                *left = (state.stay == Stay::Left).then(|| left.unwrap_or(now));
+            }
+        }
+        self.arriving.retain(|number, _| states.iter().any(|state| state.number == *number));
+    }
+
+    /// Where a domain comes from that is new. A guest that moves is two domains for a while; one that was rebooted, or
+    /// destroyed and started anew, never is, and was not suspended before.
+    fn origin(&self, state: &DomainState) -> Origin {
+        let Some(uuid) = state.uuid else { return Origin::Boot };
+        let Some(&before) = self.latest.get(&uuid) else { return Origin::Boot };
+        let left = self.known[before.0 as usize].left;
+        let lives = self.living.values().any(|&id| id == before);
+        let was_arriving = self.arriving.get(&state.number) == Some(&uuid);
+        let gone = || self.dead.values().find(|(id, _)| *id == before).map(|&(_, at)| at);
+        match (state.stay, left) {
+            (Stay::Arriving, Some(_)) => Origin::Pending,
+            (Stay::Arriving, None) if lives || was_arriving => Origin::Pending,
+            (Stay::Arriving, None) => Origin::Boot,
+            (_, Some(left)) => Origin::Moved(before, left),
+            // The one that it left was not seen suspended.
+            (_, None) if was_arriving && !lives => gone().map_or(Origin::Boot, |at| Origin::Moved(before, at)),
+            // Two that run have no business having the same.
+            (_, None) => Origin::Boot,
+        }
+    }
+
+    /// Has a domain be wanted if what it was before was.
+    fn follow(&mut self, from: DomainId, to: DomainId) {
+        let followed = self.known[from.0 as usize].wanted;
+        let to = &mut self.known[to.0 as usize];
+        (to.followed, to.wanted) = (followed, followed || to.wanted);
     }
 
     fn is_same(&self, id: DomainId, number: u32, state: &DomainState) -> bool {
@@ -124,8 +199,10 @@ impl Domains {
             from: now,
         };
         let wanted = self.filter.wants(&domain);
-        self.known.push(Known { domain, wanted, cpu_ns_before, cpu_ns: 0 });
+        self.known.push(Known { domain, wanted, followed: false, left: None, cpu_ns_before, cpu_ns: 0 });
         self.living.insert(state.number, id);
+        self.latest.extend(state.uuid.map(|uuid| (uuid, id)));
+        self.arriving.remove(&state.number);
         id
     }
 
@@ -160,6 +237,7 @@ impl Domains {
             kind: if on_kvm { DomainKind::Kvm } else { DomainKind::Pv },
             vcpus: 0,
             cpu_ns: 0,
+            stay: Stay::Here,
         };
         let id = self.add(&state, now, 0);
         writer.domain(self.domain(id).clone());
@@ -213,10 +291,7 @@ pub(crate) struct Changes {
 mod tests {
     use std::collections::BTreeMap;
 
-    use profile::{
-        Uuid,
-        recording::{Header, Host},
-    };
+    use profile::recording::{End, EndReason, Header, Host, Recording};
 
     use super::*;
 
@@ -228,6 +303,7 @@ mod tests {
             kind: DomainKind::Pv,
             vcpus: 1,
             cpu_ns,
+            stay: Stay::Here,
         }
     }
 
@@ -267,6 +343,102 @@ mod tests {
         domains.update(&[], Time(20), false, &mut writer);
         assert_eq!(domains.of_number_at(3, Time(15)), Some(second));
         assert_eq!(domains.of_number_at(3, Time(21)), None);
+    }
+
+    fn staying(stay: Stay, mut state: DomainState) -> DomainState {
+        state.stay = stay;
+        state
+    }
+
+    fn moves(writer: Writer<Vec<u8>>) -> Vec<Move> {
+        let file = writer.finish(End { time: Time(99), reason: EndReason::Duration }).unwrap();
+        let recorded = Recording::read(&*file).unwrap().for_each_sample(|_, _| ()).unwrap();
+        recorded.tables.moves().copied().collect()
+    }
+
+    /// Lists domains one after the other, from time 0 on.
+    fn listed(filter: Filter, lists: &[&[DomainState]]) -> (Domains, Writer<Vec<u8>>) {
+        let (mut domains, mut writer) = (Domains::new(filter), writer());
+        for (time, states) in (0..).zip(lists) {
+            domains.update(states, Time(time), time == 0, &mut writer);
+        }
+        (domains, writer)
+    }
+
+    #[test]
+    fn a_guest_that_is_saved_and_restored_has_moved() {
+        let here = || state(3, "web", 1, 100);
+        let left = || staying(Stay::Left, here());
+        let restored = || staying(Stay::Arriving, state(7, "web", 1, 0));
+        let again = || state(7, "web", 1, 5);
+        let wanted = Filter::Named(["web".into()].into());
+        let (domains, writer) =
+            listed(wanted, &[&[here()], &[left()], &[left()], &[], &[restored()], &[again()]]);
+        assert_eq!(domains.known.len(), 2, "what is about to arrive is nobody yet");
+        assert!(domains.is_wanted(domains.of_number(7)));
+        let (from, to) = (DomainId(0), DomainId(1));
+        let moved = Move { from, from_number: 3, to, left: Time(1), arrived: Time(5) };
+        assert_eq!(moves(writer), [moved]);
+    }
+
+    #[test]
+    fn a_guest_that_is_migrated_is_followed_by_its_name_and_number() {
+        let old = |stay| staying(stay, state(3, "web", 1, 100));
+        let new = |stay, cpu_ns| staying(stay, state(7, "web--incoming", 1, cpu_ns));
+        let (here, left) = (|| old(Stay::Here), || old(Stay::Left));
+        let arriving = || new(Stay::Arriving, 0);
+        for filter in ["web", "3"] {
+            let (domains, writer) = listed(
+                Filter::Named([filter.to_owned()].into()),
+                &[&[here()], &[here(), arriving()], &[left(), arriving()], &[left(), new(Stay::Here, 9)], &[
+                    state(7, "web", 1, 20),
+                ]],
+            );
+            assert!(domains.is_wanted(domains.of_number(7)), "{filter}");
+            assert_eq!(domains.domain(DomainId(1)).name, "web");
+            let times: Vec<u64> = domains.times().iter().map(|time| time.cpu_ns).collect();
+            assert_eq!(times, [0, 20]);
+            assert_eq!(moves(writer).len(), 1, "{filter}");
+        }
+        // Between two lists, so that it was never seen suspended.
+        let (_, writer) = listed(Filter::All, &[&[here()], &[here(), arriving()], &[state(7, "web", 1, 20)]]);
+        assert_eq!(moves(writer), [Move {
+            from: DomainId(0),
+            from_number: 3,
+            to: DomainId(1),
+            left: Time(2),
+            arrived: Time(2)
+        }]);
+    }
+
+    #[test]
+    fn a_move_that_is_called_off_changes_nothing() {
+        let old = |stay| staying(stay, state(3, "web", 1, 100));
+        let arriving = || staying(Stay::Arriving, state(7, "web--incoming", 1, 0));
+        let (domains, writer) = listed(Filter::All, &[
+            &[old(Stay::Here)],
+            &[old(Stay::Here), arriving()],
+            &[old(Stay::Left), arriving()],
+            &[old(Stay::Here)],
+            &[old(Stay::Left)],
+            &[old(Stay::Here)],
+        ]);
+        assert_eq!((domains.known.len(), domains.of_number(3)), (1, Some(DomainId(0))));
+        assert_eq!(domains.known[0].left, None);
+        assert_eq!(moves(writer), []);
+    }
+
+    #[test]
+    fn a_reboot_is_no_move_nor_are_two_of_the_same_uuid() {
+        let boot = |number, stay| staying(stay, state(number, "web", 1, 5));
+        let (domains, writer) = listed(Filter::All, &[
+            &[boot(3, Stay::Here)],
+            &[boot(4, Stay::Arriving)],
+            &[boot(4, Stay::Here)],
+            &[boot(4, Stay::Here), boot(5, Stay::Here)],
+        ]);
+        assert_eq!(domains.known.len(), 3);
+        assert_eq!(moves(writer), []);
     }
 
     #[test]

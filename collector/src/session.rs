@@ -31,9 +31,6 @@ use crate::{
 /// How often the rings are drained and the lease renewed: a ring of the default size holds seconds.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the domains are listed.
-const LIST_EVERY: Duration = Duration::from_millis(250);
-
 /// What is recorded, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -295,6 +292,7 @@ struct Session<'a, W: Sink> {
 
 impl<W: Sink> Session<'_, W> {
     fn run(&mut self, progress: &mut dyn Progress) -> Result<EndReason, CollectError> {
+        let list_every = self.hypervisor.list_every();
         let mut listed = Instant::now();
         let mut flushed = Instant::now();
         let mut is_behind = false;
@@ -309,7 +307,7 @@ impl<W: Sink> Session<'_, W> {
             }
             self.sampling.renew()?;
             self.drain();
-            if listed.elapsed() >= LIST_EVERY {
+            if listed.elapsed() >= list_every {
                 self.list_domains(progress)?;
                 listed = Instant::now();
             }

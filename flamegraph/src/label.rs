@@ -106,6 +106,7 @@ mod tests {
             cpu_s: None,
             vcpus: Vec::new(),
             exits: Vec::new(),
+            moves: Vec::new(),
         }
     }
 

@@ -23,6 +23,7 @@ fn row(name: &str) -> DomainReport {
         cpu_s: None,
         vcpus: Vec::new(),
         exits: Vec::new(),
+        moves: Vec::new(),
     }
 }
 

@@ -18,6 +18,11 @@ pub trait Hypervisor: Send {
     /// The domains that live now.
     fn domains(&mut self) -> Result<Vec<DomainState>, ShimError>;
 
+    /// How often they should be listed, so that nobody comes and goes unseen.
+    fn list_every(&self) -> Duration {
+        Duration::from_millis(250)
+    }
+
     /// Nanoseconds that each CPU has idled, by the hypervisor's account.
     fn idle_ns(&self) -> Result<Vec<u64>, ShimError>;
 
@@ -76,6 +81,21 @@ pub struct DomainState {
     pub vcpus: u32,
     /// Nanoseconds of CPU time since it was born.
     pub cpu_ns: u64,
+    /// Whether it runs here.
+    pub stay: Stay,
+}
+
+/// Whether a domain runs here. The same guest may be two domains for a while: the one that it leaves, and the one that it
+/// arrives in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stay {
+    /// It does, or would if it had something to do.
+    #[default]
+    Here,
+    /// It has not run yet: it may be made from what another one had in memory.
+    Arriving,
+    /// It was suspended, to go on elsewhere; or here, should that fail.
+    Left,
 }
 
 /// A symbol of the hypervisor's own.

@@ -21,7 +21,7 @@ mod xen;
 pub use error::ShimError;
 pub use hypervisor::{
     CallGraph, Check, DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Outcome, PmuTrust, Request,
-    SampleBy, Sampling, Stopped, VcpuClock, Watermark,
+    SampleBy, Sampling, Stay, Stopped, VcpuClock, Watermark,
 };
 pub use taken::{
     Captured, Change, Exits, MappedFile, Mapping, Missing, Owner, ProcessKey, ProcessState, Record, Taken,

@@ -15,7 +15,7 @@ use super::{
     vcpus::{Vcpu, Vcpus},
     vmm::{self, Identity},
 };
-use crate::{DomainState, ShimError, clock};
+use crate::{DomainState, ShimError, Stay, clock};
 
 /// For how long a new process is looked at again and again: a monitor makes its guest's CPUs within this time, and
 /// one that is slower is noticed by its first sample.
@@ -155,6 +155,7 @@ impl Guest {
             kind: DomainKind::Kvm,
             vcpus: self.vcpus,
             cpu_ns: self.threads_ns.values().sum(),
+            stay: Stay::Here,
         }
     }
 }
@@ -169,6 +170,7 @@ fn host(cpu_ns: u64) -> DomainState {
         kind: DomainKind::Host,
         vcpus: 0,
         cpu_ns,
+        stay: Stay::Here,
     }
 }
 

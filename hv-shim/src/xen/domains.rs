@@ -8,7 +8,7 @@ use super::{
     hypercalls::{DomainInfo, Hypercalls},
     xenstore::Xenstore,
 };
-use crate::{DomainState, ShimError};
+use crate::{DomainState, ShimError, Stay};
 
 /// Lists domains, and asks for each name once.
 pub(super) struct Domains {
@@ -38,11 +38,12 @@ impl Domains {
             kind: kind(info),
             vcpus: info.vcpus(),
             cpu_ns: info.cpu_time_ns,
+            stay: stay(info),
         }
     }
 
     /// The name that xenstore has. A domain that is just being built has none yet: it is asked again next time, and
-    /// goes by its number until then.
+    /// goes by its number until then. One that has not run yet may be renamed when it does: `xl migrate` does that.
     fn name(&mut self, info: &DomainInfo) -> String {
         if let Some((_, name)) = self.names.get(&info.domid) {
             return name.clone();
@@ -51,7 +52,9 @@ impl Domains {
         let asked = self.xenstore.as_mut().map(|xenstore| xenstore.name(info.domid));
         match asked {
             Some(Ok(name)) if !name.is_empty() => {
-                self.names.insert(info.domid, (info.handle, name.clone()));
+                if stay(info) != Stay::Arriving {
+                    self.names.insert(info.domid, (info.handle, name.clone()));
+                }
                 return name;
             }
             // A connection that failed half-way has lost its place.
@@ -62,6 +65,14 @@ impl Domains {
             0 => "Domain-0".into(),
             domid => format!("domain-{domid}"),
         }
+    }
+}
+
+fn stay(info: &DomainInfo) -> Stay {
+    match (info.is_suspended(), info.cpu_time_ns) {
+        (true, _) => Stay::Left,
+        (false, 0) => Stay::Arriving,
+        (false, _) => Stay::Here,
     }
 }
 
@@ -95,5 +106,22 @@ mod tests {
         assert_eq!(kind(&info(3, 0, 0)), DomainKind::Pv);
         assert_eq!(kind(&info(3, DomainInfo::HVM_GUEST, 1)), DomainKind::Pvh);
         assert_eq!(kind(&info(3, DomainInfo::HVM_GUEST, 0xfff)), DomainKind::Hvm);
+    }
+
+    #[test]
+    fn who_is_suspended_has_left_and_who_shuts_down_otherwise_has_not() {
+        let stay_of = |flags, cpu_time_ns| {
+            let handle = Uuid([1; 16]);
+            stay(&DomainInfo { domid: 3, flags, emulation: 0, cpu_time_ns, max_vcpu_id: 0, handle })
+        };
+        let shut_down = |reason: u32| DomainInfo::SHUTDOWN | reason << DomainInfo::REASON_SHIFT;
+        assert_eq!(stay_of(0, 0), Stay::Arriving);
+        assert_eq!(stay_of(0, 1), Stay::Here);
+        assert_eq!(stay_of(shut_down(DomainInfo::SUSPEND), 1), Stay::Left);
+        for reason in [0, 1, 3] {
+            assert_eq!(stay_of(shut_down(reason), 1), Stay::Here, "power off, reboot, crash");
+        }
+        // The field keeps its last value when a domain was resumed.
+        assert_eq!(stay_of(DomainInfo::SUSPEND << DomainInfo::REASON_SHIFT, 1), Stay::Here);
     }
 }

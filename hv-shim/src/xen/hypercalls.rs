@@ -61,11 +61,19 @@ pub(super) struct DomainInfo {
 impl DomainInfo {
     pub(super) const DYING: u32 = 1 << 0;
     pub(super) const HVM_GUEST: u32 = 1 << 1;
-    const SHUTDOWN: u32 = 1 << 2;
+    pub(super) const SHUTDOWN: u32 = 1 << 2;
     const PAUSED: u32 = 1 << 3;
+    /// Where the flags have the reason that the domain gave (xen/sched.h), and the one of a domain that is to be saved.
+    pub(super) const REASON_SHIFT: u32 = 16;
+    pub(super) const SUSPEND: u32 = 2;
 
     pub(super) fn is_alive(&self) -> bool {
         self.flags & Self::DYING == 0
+    }
+
+    /// Whether it has stopped so that it can be saved or moved.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.flags & Self::SHUTDOWN != 0 && self.flags >> Self::REASON_SHIFT & 0xff == Self::SUSPEND
     }
 
     /// Whether it runs with the hardware's help: HVM or PVH.

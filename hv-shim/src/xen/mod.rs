@@ -23,7 +23,7 @@ mod trace;
 mod xenoprof;
 mod xenstore;
 
-use std::{fs, sync::Arc};
+use std::{fs, sync::Arc, time::Duration};
 
 pub(crate) use self::doctor::doctor;
 use self::{domains::Domains, hypercalls::Hypercalls, privcmd::Privcmd, processor::Processor};
@@ -85,6 +85,11 @@ impl Hypervisor for Xen {
 
     fn domains(&mut self) -> Result<Vec<DomainState>, ShimError> {
         self.domains.list(&self.hypercalls)
+    }
+
+    /// A domain that was saved or moved can be seen to have left for as long as the toolstack copies the rest of it.
+    fn list_every(&self) -> Duration {
+        Duration::from_millis(100)
     }
 
     fn idle_ns(&self) -> Result<Vec<u64>, ShimError> {

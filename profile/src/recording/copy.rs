@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    End, Exits, Mark, Note, Place, Recorded, Recording, RecordingError, Tables, Writer, reader::Rows,
+    End, Exits, Mark, Move, Note, Place, Recorded, Recording, RecordingError, Tables, Writer, reader::Rows,
 };
 
 /// A function whose code a compiler put at an address, and the line of it that the address is of.
@@ -382,6 +382,16 @@ impl<W: Write> Copy<'_, W> {
                 if let Some(gone) = tables.gone(domain.id) {
                     self.copier.writer.domain_gone(id, later(gone, self.shift));
                 }
+            }
+        }
+        for moved in tables.moves() {
+            if self.is_wanted_domain(Some(moved.to), tables) {
+                // What it was before may be in an earlier file; its handle then means nothing.
+                let known = tables.domains().any(|domain| domain.id == moved.from);
+                let to = self.domain(moved.to, tables);
+                let from = if known { self.domain(moved.from, tables) } else { to };
+                let (left, arrived) = (later(moved.left, self.shift), later(moved.arrived, self.shift));
+                self.copier.writer.domain_moved(Move { from, to, left, arrived, ..*moved });
             }
         }
         for note in &recorded.notes {

@@ -60,11 +60,36 @@ pub enum Fact {
     Note(Note),
     /// A moment that the user named.
     Mark(Mark),
+    /// A guest goes on in another place. Stands before the [`Fact::Domain`] that introduces it there.
+    DomainMoved(Move),
+}
+
+/// A guest that went on in another place of the same host: it was migrated there, or saved and restored. Each stay is a
+/// domain of its own, with what the first one had in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// What it was before.
+    pub from: DomainId,
+    /// The hypervisor's number for that.
+    pub from_number: u32,
+    /// What it is since.
+    pub to: DomainId,
+    /// When it was first seen not to run any more.
+    pub left: Time,
+    /// When it was first seen to run again.
+    pub arrived: Time,
+}
+
+impl Move {
+    /// For how long it ran nowhere, in nanoseconds, as far as that was seen.
+    pub fn away_ns(&self) -> u64 {
+        self.arrived.0.saturating_sub(self.left.0)
+    }
 }
 
 impl Fact {
     /// How many kinds of them this version knows.
-    pub(super) const KINDS: u8 = 5;
+    pub(super) const KINDS: u8 = 6;
 }
 
 /// The next of each kind of thing that samples refer to by number.

@@ -23,7 +23,7 @@ mod writer;
 pub use copy::{Copier, Selection, SourceCode, SourceFrame};
 pub use error::{Damage, RecordingError};
 pub use exits::Exits;
-pub use header::{End, EndReason, Entry, Fact, Header, Host, Lane, Mark, Note, Place, PlaceId};
+pub use header::{End, EndReason, Entry, Fact, Header, Host, Lane, Mark, Move, Note, Place, PlaceId};
 pub use reader::{Completeness, Recorded, Recording, Told};
 pub use samples::Samples;
 pub use tables::{MAX_DEPTH, Tables};

@@ -7,7 +7,7 @@ use crate::{
     ProcessId, Space, Time, VcpuTime,
 };
 
-use super::{Damage, Entry, Exits, Fact, Lane, Place, PlaceId, Samples};
+use super::{Damage, Entry, Exits, Fact, Lane, Move, Place, PlaceId, Samples};
 
 /// No chain has more frames. A longer one would make the work of a reader grow with the square of the file.
 pub const MAX_DEPTH: u16 = 1024;
@@ -19,6 +19,7 @@ pub const MAX_DEPTH: u16 = 1024;
 pub struct Tables {
     domains: BTreeMap<DomainId, Domain>,
     gone: BTreeMap<DomainId, Time>,
+    moves: Vec<Move>,
     processes: BTreeMap<ProcessId, Process>,
     names: Vec<Box<str>>,
     frames: Vec<Frame>,
@@ -42,6 +43,11 @@ impl Tables {
     /// When a domain was found to be gone, if it was.
     pub fn gone(&self, id: DomainId) -> Option<Time> {
         self.gone.get(&id).copied()
+    }
+
+    /// The moves of guests from one domain to another, in their order. What it was before may be in an earlier file.
+    pub fn moves(&self) -> impl Iterator<Item = &Move> {
+        self.moves.iter().filter(|moved| self.domains.contains_key(&moved.to))
     }
 
     /// A process.
@@ -114,6 +120,8 @@ impl Tables {
                 self.check_domain(domain)?;
                 self.gone.insert(domain, at);
             }
+            // It comes before the domain that it tells of.
+            Fact::DomainMoved(moved) => self.moves.push(moved),
             Fact::Process(process) => {
                 self.check_domain(process.domain)?;
                 self.processes.insert(process.id, process);

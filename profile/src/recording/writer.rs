@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    End, Exits, Fact, Header, Lane, MAX_DEPTH, Mark, Note, Place, PlaceId, RecordingError,
+    End, Exits, Fact, Header, Lane, MAX_DEPTH, Mark, Move, Note, Place, PlaceId, RecordingError,
     chunk::{self, Kind, Packer},
     columns, entries, exits, samples,
 };
@@ -198,6 +198,11 @@ impl<W: Write> Writer<W> {
             *gone = Some(at);
         }
         self.fact(&Fact::DomainGone { domain, at });
+    }
+
+    /// Records that a guest goes on as another domain, which is introduced next.
+    pub fn domain_moved(&mut self, moved: Move) {
+        self.fact(&Fact::DomainMoved(moved));
     }
 
     /// Records a process; a second time if more is known of it.

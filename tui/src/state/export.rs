@@ -27,6 +27,7 @@ impl State {
                 writer.domain_gone(domain.id, at);
             }
         }
+        tables.moves().for_each(|&moved| writer.domain_moved(moved));
         let text = "a window of a live view: how many samples were lost in it is not known".to_owned();
         writer.note(Note { time: from, text });
         let mut chains: Memo<ChainId, ChainId> = Memo::default();

@@ -27,6 +27,8 @@ pub enum Kind {
     Died,
     /// A domain that had been there is there again: it was rebooted, or came back.
     Rebooted,
+    /// A domain goes on in another place.
+    Moved,
     /// A domain changed its name or its vCPUs.
     Changed,
     /// Samples were lost.
@@ -50,6 +52,7 @@ impl Kind {
             Self::Born => "born",
             Self::Died => "died",
             Self::Rebooted => "rebooted",
+            Self::Moved => "moved",
             Self::Changed => "changed",
             Self::Loss => "loss",
             Self::Throttled => "throttled",

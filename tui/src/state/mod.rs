@@ -131,11 +131,18 @@ impl State {
         match fact {
             Fact::Domain(domain) => {
                 let early = domain.from.0.saturating_sub(self.started()) < FIRST_NS;
-                let (kind, what) = match self.rows.learn(domain) {
-                    rows::News::Born if early => return,
-                    rows::News::Born => (Kind::Born, "appeared"),
-                    rows::News::Again => (Kind::Rebooted, "is there again"),
-                    rows::News::Updated => (Kind::Changed, "goes by this name and number of vCPUs now"),
+                let moved = self.recorded.tables.moves().find(|moved| moved.to == domain.id);
+                let (kind, what) = match (self.rows.learn(domain), moved) {
+                    (rows::News::Born, None) if early => return,
+                    (rows::News::Updated, _) => {
+                        (Kind::Changed, "goes by this name and number of vCPUs now".to_owned())
+                    }
+                    (_, Some(moved)) => {
+                        let (number, away_s) = (moved.from_number, moved.away_ns() as f64 / 1e9);
+                        (Kind::Moved, format!("goes on here: it was number {number}, and ran nowhere for {away_s:.1} s"))
+                    }
+                    (rows::News::Born, None) => (Kind::Born, "appeared".to_owned()),
+                    (rows::News::Again, None) => (Kind::Rebooted, "is there again".to_owned()),
                 };
                 let text = format!(
                     "{} (number {}, {}, {} vCPUs) {what}",
@@ -146,13 +153,17 @@ impl State {
             }
             Fact::DomainGone { domain, at } => {
                 self.rows.gone(*domain);
+                // What has moved on is not gone.
+                if self.recorded.tables.moves().any(|moved| moved.from == *domain && moved.arrived <= *at) {
+                    return;
+                }
                 let domain = self.recorded.tables.domain(*domain);
                 let text = format!("{} (number {}) is gone", domain.name, domain.number);
                 self.log.add(*at, Kind::Died, text);
             }
             Fact::Note(note) => self.log.add(note.time, Kind::Note, note.text.clone()),
             Fact::Mark(mark) => self.log.add(mark.time, Kind::Mark, mark.name.clone()),
-            Fact::Process(_) => {}
+            Fact::Process(_) | Fact::DomainMoved(_) => {}
         }
     }
 

@@ -172,6 +172,22 @@ fn what_happens_is_told() {
     assert_eq!(beta, [5], "both boots are one row");
 }
 
+/// A guest that goes on in another place was neither born nor did it die.
+#[test]
+fn a_move_is_told_as_one() {
+    let mut machine = Machine::new();
+    let old = machine.domain(1, 3, "alpha", DomainKind::Pv, at(1));
+    machine.moved(old, 3, 2, (at(2000), at(3500)));
+    let new = machine.domain(2, 7, "alpha", DomainKind::Pv, at(3500));
+    machine.gone(old, at(4000));
+    let state = state(&machine.finish(at(5000)));
+    let told: Vec<(Kind, &str)> =
+        state.log().newest_first().map(|entry| (entry.kind, entry.text.as_str())).collect();
+    let text = "alpha (number 7, pv, 1 vCPUs) goes on here: it was number 3, and ran nowhere for 1.5 s";
+    assert!(matches!(told[..], [(Kind::End, _), (Kind::Moved, moved)] if moved == text), "{told:?}");
+    assert!(state.rows().any(|row| row.number == Some(7)), "{new:?} is there");
+}
+
 /// Clocks leap when machines are suspended, restored or hostile.
 #[test]
 fn leaps_of_the_clock_are_told_and_survived() {

@@ -6,7 +6,7 @@ use profile::{
     Chain, ChainId, CodeAddress, CpuAccount, Domain, DomainId, DomainKind, DomainTime, Event, EventId, Frame,
     ImageOffset, LossCause, Mode, Origin, PhysCpu, Process, ProcessId, Sample, Snapshot, Source, Space, Time,
     Uuid, VcpuId, VcpuTime, VcpuTimes,
-    recording::{End, EndReason, Header, Host, Note, Recording, Told, Writer},
+    recording::{End, EndReason, Header, Host, Move, Note, Recording, Told, Writer},
 };
 use tui::{Limits, State};
 
@@ -82,6 +82,16 @@ impl Machine {
 
     pub(crate) fn gone(&mut self, domain: DomainId, at: Time) {
         self.writer.domain_gone(domain, at);
+    }
+
+    pub(crate) fn moved(
+        &mut self,
+        from: DomainId,
+        from_number: u32,
+        to: u32,
+        (left, arrived): (Time, Time),
+    ) {
+        self.writer.domain_moved(Move { from, from_number, to: DomainId(to), left, arrived });
     }
 
     pub(crate) fn process(&mut self, id: u32, domain: DomainId, pid: u32, name: &str) -> ProcessId {
