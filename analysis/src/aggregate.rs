@@ -229,9 +229,13 @@ impl Aggregate {
         let moves = recorded.tables.moves().map(|moved| {
             let name = &recorded.tables.domain(moved.to).name;
             let MoveReport { from, to, away_s, .. } = self.a_move(moved);
-            (moved.arrived, format!("{name} was moved: domain {from} went on as {to}, and ran nowhere for {away_s:.1} s"))
+            (
+                moved.arrived,
+                format!("{name} was moved: domain {from} went on as {to}, and ran nowhere for {away_s:.1} s"),
+            )
         });
-        own.chain(moves).chain(said.into_iter().map(|text| (recorded.until, text)))
+        own.chain(moves)
+            .chain(said.into_iter().map(|text| (recorded.until, text)))
             .map(|(time, text)| NoteReport { at_s: self.since_start(time.0), text })
             .collect()
     }

@@ -114,18 +114,19 @@ fn a_guest_that_was_moved_is_one_row_with_its_processes() {
             container: None,
             from: left,
         });
-        machine.sample(Some(id), Mode::User, 25, &[(
-            Space::User(id, process),
-            Some("nginx"),
-            Some("main"),
-            0,
-        )]);
+        machine.sample(
+            Some(id),
+            Mode::User,
+            25,
+            &[(Space::User(id, process), Some("nginx"), Some("main"), 0)],
+        );
     }
     let report = machine.finish(EndReason::Duration).report();
     let web = row(&report, "web");
     assert_eq!((web.id, web.samples), (Some(7), 2));
     assert_eq!(web.moves, [MoveReport { from: 3, to: 7, left_s: 4.0, away_s: 1.5 }]);
-    let processes: Vec<_> = web.processes.iter().map(|p| (p.root.as_deref(), p.samples, p.modes.user)).collect();
+    let processes: Vec<_> =
+        web.processes.iter().map(|p| (p.root.as_deref(), p.samples, p.modes.user)).collect();
     assert_eq!(processes, [(Some("0x7000"), 2, 50)]);
     assert_eq!(report.notes[0].text, "web was moved: domain 3 went on as 7, and ran nowhere for 1.5 s");
 }

@@ -170,7 +170,9 @@ impl Domains {
             (Stay::Arriving, None) => Origin::Boot,
             (_, Some(left)) => Origin::Moved(before, left),
             // The one that it left was not seen suspended.
-            (_, None) if was_arriving && !lives => gone().map_or(Origin::Boot, |at| Origin::Moved(before, at)),
+            (_, None) if was_arriving && !lives => {
+                gone().map_or(Origin::Boot, |at| Origin::Moved(before, at))
+            }
             // Two that run have no business having the same.
             (_, None) => Origin::Boot,
         }
@@ -390,9 +392,13 @@ mod tests {
         for filter in ["web", "3"] {
             let (domains, writer) = listed(
                 Filter::Named([filter.to_owned()].into()),
-                &[&[here()], &[here(), arriving()], &[left(), arriving()], &[left(), new(Stay::Here, 9)], &[
-                    state(7, "web", 1, 20),
-                ]],
+                &[
+                    &[here()],
+                    &[here(), arriving()],
+                    &[left(), arriving()],
+                    &[left(), new(Stay::Here, 9)],
+                    &[state(7, "web", 1, 20)],
+                ],
             );
             assert!(domains.is_wanted(domains.of_number(7)), "{filter}");
             assert_eq!(domains.domain(DomainId(1)).name, "web");
@@ -402,27 +408,27 @@ mod tests {
         }
         // Between two lists, so that it was never seen suspended.
         let (_, writer) = listed(Filter::All, &[&[here()], &[here(), arriving()], &[state(7, "web", 1, 20)]]);
-        assert_eq!(moves(writer), [Move {
-            from: DomainId(0),
-            from_number: 3,
-            to: DomainId(1),
-            left: Time(2),
-            arrived: Time(2)
-        }]);
+        assert_eq!(
+            moves(writer),
+            [Move { from: DomainId(0), from_number: 3, to: DomainId(1), left: Time(2), arrived: Time(2) }]
+        );
     }
 
     #[test]
     fn a_move_that_is_called_off_changes_nothing() {
         let old = |stay| staying(stay, state(3, "web", 1, 100));
         let arriving = || staying(Stay::Arriving, state(7, "web--incoming", 1, 0));
-        let (domains, writer) = listed(Filter::All, &[
-            &[old(Stay::Here)],
-            &[old(Stay::Here), arriving()],
-            &[old(Stay::Left), arriving()],
-            &[old(Stay::Here)],
-            &[old(Stay::Left)],
-            &[old(Stay::Here)],
-        ]);
+        let (domains, writer) = listed(
+            Filter::All,
+            &[
+                &[old(Stay::Here)],
+                &[old(Stay::Here), arriving()],
+                &[old(Stay::Left), arriving()],
+                &[old(Stay::Here)],
+                &[old(Stay::Left)],
+                &[old(Stay::Here)],
+            ],
+        );
         assert_eq!((domains.known.len(), domains.of_number(3)), (1, Some(DomainId(0))));
         assert_eq!(domains.known[0].left, None);
         assert_eq!(moves(writer), []);
@@ -431,12 +437,15 @@ mod tests {
     #[test]
     fn a_reboot_is_no_move_nor_are_two_of_the_same_uuid() {
         let boot = |number, stay| staying(stay, state(number, "web", 1, 5));
-        let (domains, writer) = listed(Filter::All, &[
-            &[boot(3, Stay::Here)],
-            &[boot(4, Stay::Arriving)],
-            &[boot(4, Stay::Here)],
-            &[boot(4, Stay::Here), boot(5, Stay::Here)],
-        ]);
+        let (domains, writer) = listed(
+            Filter::All,
+            &[
+                &[boot(3, Stay::Here)],
+                &[boot(4, Stay::Arriving)],
+                &[boot(4, Stay::Here)],
+                &[boot(4, Stay::Here), boot(5, Stay::Here)],
+            ],
+        );
         assert_eq!(domains.known.len(), 3);
         assert_eq!(moves(writer), []);
     }

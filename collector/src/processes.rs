@@ -163,6 +163,23 @@ impl Processes {
         id
     }
 
+    /// The number of a guest's or of dom0's process that was sampled, if that is known.
+    pub(crate) fn number_of(
+        &self,
+        domain: DomainId,
+        key: ProcessKey,
+        (time, instruction): (Time, Option<u64>),
+    ) -> Option<u32> {
+        let slot = (domain, Some(key));
+        let life = self.lives.get(&slot)?;
+        let life = match self.who(&slot, time, instruction) {
+            Sampled::Now => life,
+            Sampled::Before => life.before.as_ref()?,
+            Sampled::Nobody => return None,
+        };
+        Some(life.facts.guest.as_ref()?.task.pid)
+    }
+
     /// Page tables that one process gives back serve the next. In between nobody tells when that was: then it is who has
     /// the instruction mapped, and nobody where that does not decide.
     fn who(&self, slot: &Slot, time: Time, instruction: Option<u64>) -> Sampled {

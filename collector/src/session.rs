@@ -12,7 +12,7 @@ use std::{
 
 use hv_shim::{CallGraph, Change, DomainState, Hypervisor, Record, Request, Sampling, ShimError, Taken};
 use profile::{
-    CodeAddress, Domain, DomainId, PhysCpu, Space, Time,
+    CodeAddress, Domain, DomainId, DomainKind, PhysCpu, Space, Time,
     recording::{End, EndReason, Header, Host, Mark, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
@@ -253,8 +253,8 @@ impl Timed for Pending {
 /// What guests' kernels are called as modules.
 const KERNEL: &str = "vmlinux";
 
-/// The number of the one domain whose processes tell of themselves: the Linux host.
-const HOST: u32 = 0;
+/// The number of the domain that this runs in: dom0, or the Linux host, whose processes tell of themselves.
+const CONTROL: u32 = 0;
 
 fn code_address(taken: &Taken) -> CodeAddress {
     CodeAddress::InstructionPointer(taken.instruction_pointer)
@@ -436,10 +436,16 @@ impl<W: Sink> Session<'_, W> {
                 Ok(false) => {}
                 Err(text) => self.note(text),
             }
-            if self.domains.is_wanted(Some(id)) {
+            if self.is_looked_into(id) {
                 self.guests.attach(&domain);
             }
         }
+    }
+
+    /// Whether names are wanted of what a domain has in memory: dom0's processes also tell which domain they serve.
+    fn is_looked_into(&self, id: DomainId) -> bool {
+        let serves = || self.domains.domain(id).kind == DomainKind::Dom0 && self.sampling.has_backends();
+        self.domains.is_wanted(Some(id)) || serves()
     }
 
     /// Writes what is complete, until the rings have to be emptied again; whether more is left. A domain that is not known
@@ -465,7 +471,7 @@ impl<W: Sink> Session<'_, W> {
         for record in self.ready.later(from) {
             if let Some(taken) = record.taken()
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
-                && self.domains.is_wanted(Some(id))
+                && self.is_looked_into(id)
             {
                 self.guests.foresee(self.domains.domain(id), taken, self.drained);
             }
@@ -479,7 +485,7 @@ impl<W: Sink> Session<'_, W> {
         while let Some(pending) = self.ready.pop() {
             if let Some(taken) = pending.record.taken()
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
-                && self.domains.is_wanted(Some(id))
+                && self.is_looked_into(id)
                 && !self.ready.is_full()
                 && self.guests.is_awaited(
                     self.domains.domain(id),
@@ -562,7 +568,7 @@ impl<W: Sink> Session<'_, W> {
     }
 
     fn take_change(&mut self, time: Time, change: Change) {
-        if let Some(host) = self.domains.of_number(HOST) {
+        if let Some(host) = self.domains.of_number(CONTROL) {
             let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
             self.processes.change(host, time, change, &*self.sampling, symbolizer, writer);
         }

@@ -255,6 +255,16 @@ pub trait Sampling: Send {
         None
     }
 
+    /// The domain that a process of the control domain serves, as its device model does.
+    fn served_by(&self, _pid: u32) -> Option<u32> {
+        None
+    }
+
+    /// Whether there is anything in the control domain that serves a guest.
+    fn has_backends(&self) -> bool {
+        false
+    }
+
     /// The control group that a process of the host is in now.
     fn container(&self, _pid: u32) -> Option<String> {
         None

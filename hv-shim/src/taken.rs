@@ -82,6 +82,8 @@ pub struct Taken {
     pub stretches: Vec<Captured>,
     /// Why there is no more of them, where that is known.
     pub missing: Option<Missing>,
+    /// The domain that the thread served which ran, if that is another one and no process says it: a backend of its.
+    pub serves: Option<u32>,
 }
 
 /// Why nothing, or nothing more, was captured with a sample.

@@ -2,12 +2,12 @@
 
 use hv_shim::{Exits, Missing, Owner, ProcessKey, Taken};
 use profile::{
-    Chain, ChainId, CodeAddress, DomainId, FrameId, KeptStacks, PhysCpu, ProcessId, Sample, Space, Time,
-    VcpuId, recording::Place,
+    Chain, ChainId, CodeAddress, DomainId, FrameId, KeptStacks, Mode, PhysCpu, ProcessId, Sample, Space,
+    Time, VcpuId, recording::Place,
 };
 use unwind::Broken;
 
-use super::{Session, Sink, code_address};
+use super::{CONTROL, Session, Sink, code_address};
 use crate::{
     callers::{Link, Mapped},
     processes::Whose,
@@ -17,7 +17,9 @@ impl<W: Sink> Session<'_, W> {
     pub(super) fn write_sample(&mut self, ring: usize, taken: &Taken) {
         let cpu = self.cpus[ring];
         self.sequences.arrive(cpu, taken.sequence);
-        let charged_to = taken.charged_to.map(|number| self.domain_of(number, taken.time));
+        let current = taken.charged_to.map(|number| self.domain_of(number, taken.time));
+        let served = self.served(taken);
+        let charged_to = served.or(current);
         if !self.domains.is_wanted(charged_to) {
             return self.books.filter(ring);
         }
@@ -27,22 +29,38 @@ impl<W: Sink> Session<'_, W> {
         // A kernel that serves a process does so on its behalf.
         let process = process.or_else(|| {
             links.iter().find_map(|link| match link {
-                Link::Code(Space::User(domain, id), _) if charged_to == Some(*domain) => Some(*id),
+                Link::Code(Space::User(domain, id), _) if current == Some(*domain) => Some(*id),
                 _ => None,
             })
         });
         self.writer.sample(Sample {
             time: taken.time,
             cpu,
-            vcpu: charged_to.zip(taken.vcpu).map(|(domain, index)| VcpuId { domain, index }),
+            // A backend's is not the vCPU of the domain that it serves.
+            vcpu: charged_to
+                .zip(taken.vcpu)
+                .filter(|_| served.is_none())
+                .map(|(domain, index)| VcpuId { domain, index }),
             charged_to,
             process,
-            mode: taken.mode,
+            mode: if served.is_some() { Mode::Backend } else { taken.mode },
             event: taken.event,
             weight: taken.weight,
             sequence: taken.sequence,
             chain,
         });
+    }
+
+    /// The domain that was served, if a backend ran: by a thread of the control domain's kernel, or by a process of it.
+    fn served(&mut self, taken: &Taken) -> Option<DomainId> {
+        let number = taken.serves.or_else(|| {
+            let is_own = taken.owner == Owner::Process(CONTROL) && self.sampling.has_backends();
+            let domain = self.domains.of_number(CONTROL).filter(|_| is_own)?;
+            let at = (taken.time, Some(taken.instruction_pointer));
+            self.sampling.served_by(self.processes.number_of(domain, taken.process?, at)?)
+        })?;
+        // One that is not known any more may have been the last to be served there.
+        self.domains.of_number_at(number, taken.time)
     }
 
     pub(super) fn write_exits(&mut self, exits: &Exits) {

@@ -100,6 +100,7 @@ mod tests {
             instruction_pointer: 0,
             stretches: vec![Captured { owner: Owner::Process(1), page_tables: None, stretch }],
             missing: None,
+            serves: None,
         });
         Pending { ring: 0, record }
     }

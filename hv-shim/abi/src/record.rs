@@ -6,7 +6,7 @@
 //! word 2   time
 //! word 3   weight: how many of the event's units the sample stands for
 //! word 4   instruction pointer
-//! word 5   stack pointer
+//! word 5   stack pointer; in the hypervisor's code that of the paravirtualized vCPU that it came from
 //! word 6   address-space root (CR3; 0 where the code ran in the hypervisor's own)
 //! word 7   event u16 · source u8 · guest u8 · 0 u32
 //! then     sections (see [`crate::section`])
@@ -74,7 +74,7 @@ pub struct Sample {
     pub weight: u64,
     /// The interrupted instruction.
     pub instruction_pointer: u64,
-    /// The stack pointer there.
+    /// The stack pointer there; in the hypervisor's code that of the paravirtualized vCPU that it came from.
     pub stack_pointer: u64,
     /// The root of the interrupted code's page tables; 0 for the hypervisor's.
     pub root: u64,

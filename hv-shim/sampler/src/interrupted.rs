@@ -141,6 +141,9 @@ pub fn sample<M: Machine>(
         && sample.instruction_pointer == svm.stgi
     {
         in_svm_guest(machine, machine.read(vcpu + svm.vcpu_vmcb), &mut sample);
+    } else {
+        // Xen's own code. What a paravirtualized vCPU had for a stack when it came here tells which thread of it did.
+        sample.stack_pointer = machine.read(guest_frame + frame::RSP);
     }
     sample
 }

@@ -186,6 +186,7 @@ impl Converter<'_> {
                 _ => callers,
             },
             missing: None,
+            serves: None,
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{hypercalls::Hypercalls, poll, processor::Processor, session, xenoprof};
+use super::{backends::Backends, hypercalls::Hypercalls, poll, processor::Processor, session, xenoprof};
 use crate::{HypervisorSymbol, Request, SampleBy, Sampling, ShimError};
 
-/// Begins to sample, with notes on what was cleaned up and why no better way was taken.
+/// Begins to sample (`own_kernel` is the list of its symbols, if it can be had), with notes on what was cleaned up and why no better way was taken.
 pub(super) fn begin(
     xen: &Arc<Hypercalls>,
     symbols: &[HypervisorSymbol],
+    own_kernel: Option<Arc<String>>,
     request: &Request,
 ) -> Result<Box<dyn Sampling>, ShimError> {
     let processor = Processor::of(&xen.cpuid().map_err(ShimError::io("asking Xen what processor this is"))?);
@@ -20,7 +21,10 @@ pub(super) fn begin(
     }
     let start = |by, notes: Vec<String>| -> Result<Box<dyn Sampling>, ShimError> {
         Ok(match by {
-            By::Shim => Box::new(session::begin(xen.clone(), symbols, &processor, request, notes)?),
+            By::Shim => {
+                let backends = Backends::new(own_kernel.clone());
+                Box::new(session::begin(xen.clone(), symbols, &processor, request, backends, notes)?)
+            }
             By::Xenoprof => Box::new(xenoprof::begin(xen.clone(), &processor, request, notes)?),
             By::VcpuPoll => Box::new(poll::begin(xen.clone(), request, notes)?),
         })

@@ -1,5 +1,6 @@
 //! Xen, from dom0: hypercalls by hand, and a shim loaded as a livepatch, or what serves where that can't be.
 
+mod backends;
 mod callers;
 mod captured;
 mod choice;
@@ -124,7 +125,8 @@ impl Hypervisor for Xen {
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
         let symbols = self.symbols()?;
-        let sample = || choice::begin(&self.hypercalls, &symbols, request);
+        let own_kernel = self.own_kernel.symbols().ok();
+        let sample = || choice::begin(&self.hypercalls, &symbols, own_kernel, request);
         Ok(Box::new(trace::Beside::begin(&self.hypercalls, request, sample)?))
     }
 }

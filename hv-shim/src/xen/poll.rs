@@ -429,6 +429,7 @@ fn sample(time: Time, weight: u64, domain: u16, index: u32, context: &VcpuContex
         instruction_pointer: context.instruction_pointer,
         stretches: Vec::new(),
         missing: None,
+        serves: None,
     }
 }
 

@@ -118,6 +118,7 @@ mod tests {
             instruction_pointer: 0,
             stretches: Vec::new(),
             missing: None,
+            serves: None,
         }
     }
 

@@ -13,6 +13,7 @@ use abi::{
 use profile::{AddressSpaceRoot, CpuAccount, EventId, LossCause, Mode, PhysCpu, Time};
 
 use super::{
+    backends::Backends,
     callers::Functions,
     captured,
     privcmd::{Access, Mapping, Privcmd},
@@ -21,6 +22,9 @@ use crate::{Owner, ProcessKey, Record, ShimError, Taken, Watermark};
 
 /// The domain that owns Xen's own shared pages.
 const DOMID_XEN: u16 = 0x7ff2;
+
+/// The domain whose threads are known.
+const DOM0: u32 = 0;
 
 /// More rings than any machine has CPUs: a damaged control page must not keep us busy.
 const MOST_RINGS: u64 = 4096;
@@ -145,8 +149,13 @@ impl Ring {
         self.header.page()
     }
 
-    /// Hands out what is new; `functions` are what Xen's chains are made of.
-    pub(super) fn drain(&mut self, functions: &Functions, each: &mut dyn FnMut(Record)) -> Watermark {
+    /// Hands out what is new; `functions` are what Xen's chains are made of, `backends` who serves whom in dom0.
+    pub(super) fn drain(
+        &mut self,
+        functions: &Functions,
+        backends: &Backends,
+        each: &mut dyn FnMut(Record),
+    ) -> Watermark {
         let header: &RingHeader = self.header.page();
         let consumer_page: &ConsumerPage = self.consumer_page.page();
         // Before the records: all those up to this time are in the ring by now.
@@ -159,7 +168,7 @@ impl Ring {
         }
         let (read, unreadable) = (&mut self.read, &mut self.unreadable);
         let drained = self.consumer.drain(self.data.words(), header, consumer_page, |words| {
-            match taken(words, functions) {
+            match taken(words, functions, backends) {
                 Some(sample) => {
                     *read += 1;
                     each(Record::Sample(sample));
@@ -220,7 +229,7 @@ impl Ring {
 }
 
 /// A record as a sample; none if it is neither a sample nor known.
-fn taken(words: &[u64], functions: &Functions) -> Option<Taken> {
+fn taken(words: &[u64], functions: &Functions, backends: &Backends) -> Option<Taken> {
     if record::kind(words[0]) != KIND_SAMPLE {
         return None;
     }
@@ -239,6 +248,11 @@ fn taken(words: &[u64], functions: &Functions) -> Option<Taken> {
         }
         _ => (Owner::Hypervisor, None),
     };
+    // A process is told by its page tables, and its stack may lie anywhere.
+    let serves = match (domain, mode) {
+        (Some(DOM0), Mode::Kernel | Mode::Hypervisor) => backends.of_stack(sample.stack_pointer),
+        _ => None,
+    };
     let (stretches, missing) = captured::stretches(words, &sample, functions);
     Some(Taken {
         time: Time(sample.time),
@@ -254,6 +268,7 @@ fn taken(words: &[u64], functions: &Functions) -> Option<Taken> {
         instruction_pointer: sample.instruction_pointer,
         stretches,
         missing,
+        serves,
     })
 }
 

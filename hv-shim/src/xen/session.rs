@@ -15,6 +15,7 @@ use abi::{
 use profile::{CpuAccount, Event, PhysCpu, Time};
 
 use super::{
+    backends::Backends,
     callers::Functions,
     counting::Counting,
     hypercalls::Hypercalls,
@@ -45,6 +46,7 @@ pub(super) struct Session {
     /// None once the pages are given back.
     shared: Option<Shared>,
     functions: Functions,
+    backends: Backends,
     counting: Counting,
     max_overhead: Option<f64>,
     period: Duration,
@@ -66,6 +68,7 @@ pub(super) fn begin(
     symbols: &[HypervisorSymbol],
     processor: &Processor,
     request: &Request,
+    backends: Backends,
     mut notes: Vec<String>,
 ) -> Result<Session, ShimError> {
     let counting = Counting::plan(request, processor)?;
@@ -80,6 +83,7 @@ pub(super) fn begin(
         xen,
         shared: None,
         functions: Functions::new([].iter()),
+        backends,
         counting,
         max_overhead: request.max_overhead,
         period: Duration::from_nanos(settings.period_ns),
@@ -117,6 +121,7 @@ pub(super) fn begin(
     session.shared = Some(shared);
     let own = session.symbols();
     session.functions = Functions::new(symbols.iter().chain(&own));
+    session.look_for_backends()?;
     Ok(session)
 }
 
@@ -149,6 +154,14 @@ fn unix_seconds() -> u64 {
 impl Session {
     fn shared(&self) -> &Shared {
         self.shared.as_ref().expect("mapped until the session ends")
+    }
+
+    fn look_for_backends(&mut self) -> Result<(), ShimError> {
+        if self.backends.are_due() {
+            let domains = self.xen.domains().map_err(ShimError::io("listing Xen's domains"))?;
+            self.notes.extend(self.backends.look(&domains));
+        }
+        Ok(())
     }
 
     fn take_out(&mut self) -> Result<Stopped, ShimError> {
@@ -194,12 +207,20 @@ impl Sampling for Session {
 
     fn renew(&mut self) -> Result<(), ShimError> {
         self.shared().lease().renewed.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        self.look_for_backends()
+    }
+
+    fn served_by(&self, pid: u32) -> Option<u32> {
+        self.backends.of_process(pid)
+    }
+
+    fn has_backends(&self) -> bool {
+        self.backends.exist()
     }
 
     fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark {
         let shared = self.shared.as_mut().expect("mapped until the session ends");
-        shared.rings[ring].drain(&self.functions, each)
+        shared.rings[ring].drain(&self.functions, &self.backends, each)
     }
 
     fn account(&self, ring: usize) -> CpuAccount {

@@ -1,4 +1,4 @@
-//! Names of domains, from xenstore: a question and an answer over xenstored's socket or the kernel's device
+//! What xenstore knows of domains: a question and an answer over xenstored's socket or the kernel's device
 //! (xen/io/xs_wire.h).
 
 use std::{
@@ -42,7 +42,12 @@ impl Xenstore {
 
     /// A domain's name.
     pub(super) fn name(&mut self, domid: u16) -> io::Result<String> {
-        let path = format!("/local/domain/{domid}/name\0");
+        self.read(&format!("/local/domain/{domid}/name"))
+    }
+
+    /// The value at a path.
+    pub(super) fn read(&mut self, path: &str) -> io::Result<String> {
+        let path = format!("{path}\0");
         let value = match &mut self.0 {
             Connection::Socket(socket) => ask(socket, path.as_bytes()),
             Connection::Device(device) => ask(device, path.as_bytes()),

@@ -139,7 +139,12 @@ impl State {
                     }
                     (_, Some(moved)) => {
                         let (number, away_s) = (moved.from_number, moved.away_ns() as f64 / 1e9);
-                        (Kind::Moved, format!("goes on here: it was number {number}, and ran nowhere for {away_s:.1} s"))
+                        (
+                            Kind::Moved,
+                            format!(
+                                "goes on here: it was number {number}, and ran nowhere for {away_s:.1} s"
+                            ),
+                        )
                     }
                     (rows::News::Born, None) => (Kind::Born, "appeared".to_owned()),
                     (rows::News::Again, None) => (Kind::Rebooted, "is there again".to_owned()),

@@ -84,13 +84,7 @@ impl Machine {
         self.writer.domain_gone(domain, at);
     }
 
-    pub(crate) fn moved(
-        &mut self,
-        from: DomainId,
-        from_number: u32,
-        to: u32,
-        (left, arrived): (Time, Time),
-    ) {
+    pub(crate) fn moved(&mut self, from: DomainId, from_number: u32, to: u32, (left, arrived): (Time, Time)) {
         self.writer.domain_moved(Move { from, from_number, to: DomainId(to), left, arrived });
     }
 

@@ -139,6 +139,14 @@ impl Sampling for Beside {
         self.sampling.process(domain, key)
     }
 
+    fn served_by(&self, pid: u32) -> Option<u32> {
+        self.sampling.served_by(pid)
+    }
+
+    fn has_backends(&self) -> bool {
+        self.sampling.has_backends()
+    }
+
     fn container(&self, pid: u32) -> Option<String> {
         self.sampling.container(pid)
     }
@@ -187,6 +195,7 @@ fn exits(time: Time, leaving: Leaving, cost: ExitCost, names: &mut Names) -> Exi
         instruction_pointer: leaving.at.unwrap_or(0),
         stretches: Vec::new(),
         missing: None,
+        serves: None,
     };
     Exits { at, reason: names.of(leaving.reason), cost }
 }

@@ -520,6 +520,7 @@ fn sample(time: Time, weight: u64, domain: u32, vcpu: u32, entry: &Entry) -> Tak
         instruction_pointer: entry.instruction_pointer,
         stretches: Vec::new(),
         missing: None,
+        serves: None,
     }
 }
 
