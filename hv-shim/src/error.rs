@@ -12,6 +12,27 @@ pub enum ShimError {
         /// What `kernel.perf_event_paranoid` is set to, if the kernel has it.
         paranoid: Option<i32>,
     },
+    /// A kernel that nobody may look into, whatever his privileges.
+    #[error(
+        "this kernel is locked down and lets nobody sample it: /sys/kernel/security/lockdown says confidentiality, and only \
+         another boot ends that"
+    )]
+    LockedDown,
+    /// Every CPU takes some descriptors.
+    #[error("CPU {cpu} can't be sampled: this process may open too few files (ulimit -n)")]
+    OpenFiles {
+        /// The first for which there was none.
+        cpu: u32,
+    },
+    /// Buffers are locked in memory.
+    #[error(
+        "CPU {cpu} can't be sampled: this user may lock too little memory for buffers (ulimit -l, sysctl \
+         kernel.perf_event_mlock_kb)"
+    )]
+    LockedMemory {
+        /// The first for which there was none.
+        cpu: u32,
+    },
     /// A kernel without `perf_event_open`, or a sandbox that hides it.
     #[error("this kernel has no perf events (CONFIG_PERF_EVENTS, or a sandbox forbids perf_event_open)")]
     NoPerfEvents,
@@ -95,7 +116,16 @@ impl ShimError {
 }
 
 fn setting(paranoid: &Option<i32>) -> String {
-    paranoid.map_or_else(String::new, |value| format!(" (kernel.perf_event_paranoid is {value})"))
+    match paranoid {
+        None => String::new(),
+        Some(value @ ..=2) => format!(" (kernel.perf_event_paranoid is {value})"),
+        // Debian's own levels.
+        Some(value) => {
+            format!(
+                " and `sysctl kernel.perf_event_paranoid=2` (it is {value}, for which cap_perfmon is not enough)"
+            )
+        }
+    }
 }
 
 fn seconds_ago(since: &SystemTime) -> String {

@@ -3,7 +3,10 @@
  * at the kernel's half of the addresses and in ring 3 at the user's half, in turns, and keeps the time of both by its
  * own time-stamp counter. So it is known what a profiler should find, and where.
  *
- *     tiny_guest SECONDS USER_ROUNDS KERNEL_ROUNDS
+ *     tiny_guest SECONDS USER_ROUNDS KERNEL_ROUNDS [LATER]
+ *
+ * LATER seconds after its beginning it is given a second virtual CPU, which goes round in the ring 0 loop and accounts
+ * nothing.
  *
  * It prints where the two loops lie and, at the end, the turns and the ticks of either ring. Both loops have callers
  * with frame pointers. Where there is no usable /dev/kvm it says so and ends with status 77.
@@ -135,9 +138,13 @@ __asm__(
 	"user_end:\n"
 	".popsection\n");
 
+struct vcpu {
+	int file;
+	struct kvm_run *run;
+};
+
 static uint8_t *memory;
-static int vcpu;
-static struct kvm_run *run;
+static int kvm, machine;
 
 static void must(int done, const char *what)
 {
@@ -180,10 +187,10 @@ static void fill_memory(uint64_t user_rounds, uint64_t kernel_rounds)
 	memcpy(memory + TASK_STATE + 4, &stack, sizeof stack);
 }
 
-static void set_registers(void)
+static void set_registers(const struct vcpu *vcpu, struct kvm_regs registers)
 {
 	struct kvm_sregs special;
-	must(ioctl(vcpu, KVM_GET_SREGS, &special) == 0, "KVM_GET_SREGS");
+	must(ioctl(vcpu->file, KVM_GET_SREGS, &special) == 0, "KVM_GET_SREGS");
 	special.cr3 = ROOT;
 	special.cr4 = 0x620;      /* PAE, OSFXSR, OSXMMEXCPT */
 	special.cr0 = 0x80050033; /* PG, AM, WP, NE, ET, MP, PE */
@@ -201,16 +208,14 @@ static void set_registers(void)
 		.base = KERNEL + TASK_STATE, .limit = 0x67, .selector = TASK, .type = 11, .present = 1
 	};
 	special.ldt = (struct kvm_segment){ .unusable = 1 };
-	must(ioctl(vcpu, KVM_SET_SREGS, &special) == 0, "KVM_SET_SREGS");
-
-	struct kvm_regs registers = { .rip = KERNEL + KERNEL_CODE, .rsp = KERNEL_STACK_END, .rflags = 2 };
-	must(ioctl(vcpu, KVM_SET_REGS, &registers) == 0, "KVM_SET_REGS");
+	must(ioctl(vcpu->file, KVM_SET_SREGS, &special) == 0, "KVM_SET_SREGS");
+	must(ioctl(vcpu->file, KVM_SET_REGS, &registers) == 0, "KVM_SET_REGS");
 }
 
 static void make_machine(uint64_t user_rounds, uint64_t kernel_rounds)
 {
-	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	int machine = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
+	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	machine = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
 	if (machine < 0) {
 		fprintf(stderr, "tiny_guest: no usable /dev/kvm: %s\n", strerror(errno));
 		exit(NOT_HERE);
@@ -221,32 +226,48 @@ static void make_machine(uint64_t user_rounds, uint64_t kernel_rounds)
 	fill_memory(user_rounds, kernel_rounds);
 	struct kvm_userspace_memory_region region = { .memory_size = MEMORY, .userspace_addr = (uintptr_t)memory };
 	must(ioctl(machine, KVM_SET_USER_MEMORY_REGION, &region) == 0, "KVM_SET_USER_MEMORY_REGION");
+}
 
-	vcpu = ioctl(machine, KVM_CREATE_VCPU, 0);
-	must(vcpu >= 0, "KVM_CREATE_VCPU");
-	run = mmap(NULL, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-	must(run != MAP_FAILED, "mmap of the virtual CPU");
+static void *run_vcpu(void *argument)
+{
+	const struct vcpu *vcpu = argument;
+	printf("tiny_guest: process %d, vCPU thread %ld\n", getpid(), syscall(SYS_gettid));
+	for (;;) {
+		if (ioctl(vcpu->file, KVM_RUN, 0) < 0 && errno != EINTR)
+			must(0, "KVM_RUN");
+		if (vcpu->run->exit_reason != KVM_EXIT_INTR && vcpu->run->exit_reason != KVM_EXIT_UNKNOWN) {
+			fprintf(stderr, "tiny_guest: the guest stopped, for KVM's reason %u\n", vcpu->run->exit_reason);
+			exit(1);
+		}
+	}
+}
+
+/* Adds a virtual CPU and has it run, in a thread that is called as QEMU's are. */
+static void add_vcpu(struct vcpu *vcpu, int number, struct kvm_regs registers)
+{
+	vcpu->file = ioctl(machine, KVM_CREATE_VCPU, number);
+	must(vcpu->file >= 0, "KVM_CREATE_VCPU");
+	vcpu->run = mmap(NULL, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->file, 0);
+	must(vcpu->run != MAP_FAILED, "mmap of the virtual CPU");
 	struct {
 		struct kvm_cpuid2 head;
 		struct kvm_cpuid_entry2 entries[256];
 	} cpuid = { .head = { .nent = 256 } };
 	must(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) == 0, "KVM_GET_SUPPORTED_CPUID");
-	must(ioctl(vcpu, KVM_SET_CPUID2, &cpuid) == 0, "KVM_SET_CPUID2");
-	set_registers();
+	must(ioctl(vcpu->file, KVM_SET_CPUID2, &cpuid) == 0, "KVM_SET_CPUID2");
+	set_registers(vcpu, registers);
+	pthread_t thread;
+	must(pthread_create(&thread, NULL, run_vcpu, vcpu) == 0, "pthread_create");
+	char name[16];
+	snprintf(name, sizeof(name), "CPU %d/KVM", number);
+	pthread_setname_np(thread, name);
 }
 
-static void *run_vcpu(void *unused)
+static void pass(long seconds)
 {
-	(void)unused;
-	printf("tiny_guest: process %d, vCPU thread %ld\n", getpid(), syscall(SYS_gettid));
-	for (;;) {
-		if (ioctl(vcpu, KVM_RUN, 0) < 0 && errno != EINTR)
-			must(0, "KVM_RUN");
-		if (run->exit_reason != KVM_EXIT_INTR && run->exit_reason != KVM_EXIT_UNKNOWN) {
-			fprintf(stderr, "tiny_guest: the guest stopped, for KVM's reason %u\n", run->exit_reason);
-			exit(1);
-		}
-	}
+	struct timespec left = { .tv_sec = seconds };
+	while (nanosleep(&left, &left) < 0 && errno == EINTR)
+		;
 }
 
 static void tell(const char *name, uint64_t base, const char *start, const char *function, const char *end)
@@ -256,21 +277,24 @@ static void tell(const char *name, uint64_t base, const char *start, const char 
 
 int main(int count, char **arguments)
 {
-	if (count != 4 || atol(arguments[2]) < 1 || atol(arguments[3]) < 1) {
-		fprintf(stderr, "usage: tiny_guest SECONDS USER_ROUNDS KERNEL_ROUNDS\n");
+	if (count < 4 || count > 5 || atol(arguments[2]) < 1 || atol(arguments[3]) < 1) {
+		fprintf(stderr, "usage: tiny_guest SECONDS USER_ROUNDS KERNEL_ROUNDS [LATER]\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	make_machine(strtoull(arguments[2], NULL, 0), strtoull(arguments[3], NULL, 0));
 	tell("k_hot", KERNEL + KERNEL_CODE, kernel_start, k_hot, kernel_end);
 	tell("u_hot", USER, user_start, u_hot, user_end);
-	pthread_t thread;
-	must(pthread_create(&thread, NULL, run_vcpu, NULL) == 0, "pthread_create");
-	pthread_setname_np(thread, "CPU 0/KVM"); /* as QEMU calls it */
-
-	struct timespec left = { .tv_sec = atol(arguments[1]) };
-	while (nanosleep(&left, &left) < 0 && errno == EINTR)
-		;
+	static struct vcpu first, second;
+	add_vcpu(&first, 0, (struct kvm_regs){ .rip = KERNEL + KERNEL_CODE, .rsp = KERNEL_STACK_END, .rflags = 2 });
+	long later = count > 4 ? atol(arguments[4]) : 0;
+	if (later) {
+		pass(later);
+		/* The first one uses little of the stack's page; the loop's count does not come to its end. */
+		add_vcpu(&second, 1, (struct kvm_regs){ .rip = KERNEL + KERNEL_CODE + (k_hot - kernel_start),
+							 .rsp = KERNEL_STACK_END - 0x800, .rdi = -1, .rflags = 2 });
+	}
+	pass(atol(arguments[1]) - later);
 	const volatile struct control *control = (struct control *)(memory + CONTROL);
 	printf("tiny_guest: turns %lu, ticks in user mode %lu, in kernel mode %lu\n", control->turns,
 	       control->user_ticks, control->kernel_ticks);

@@ -70,11 +70,12 @@ pub(crate) fn build(
     let packages = PackageSet::fetch(cache, release, &wanted)?;
     let kernel = Kernel::find(&packages)?;
     let busybox = packages.busybox()?;
+    let modules: Vec<&str> = MODULES.into_iter().chain(host.modules.iter().map(String::as_str)).collect();
     let base = Base {
         name: format!("host-{}", release.name()),
         packages: &packages,
         kernel: &kernel,
-        modules: &MODULES,
+        modules: &modules,
         busybox: &busybox,
         script: SCRIPT,
     };

@@ -8,13 +8,14 @@ use toml::de::{DeTable, DeValue};
 use crate::scenario::HypervisorKind::{self, Kvm, Xen};
 
 /// The table that a key is in, the scenario itself if none; the key; and whose it is.
-const OWN_KEYS: [(Option<&str>, &str, HypervisorKind); 6] = [
+const OWN_KEYS: [(Option<&str>, &str, HypervisorKind); 7] = [
     (None, "dom0", Xen),
     (None, "host", Kvm),
     (Some("hypervisor"), "args", Xen),
     (Some("machine"), "count_instructions", Xen),
     (Some("guest"), "xl", Xen),
     (Some("guest"), "anonymous", Kvm),
+    (Some("guest"), "vmm", Kvm),
 ];
 
 /// Fails with the first key that is another hypervisor's, and its place.

@@ -153,6 +153,8 @@ pub struct Host {
     pub init: Vec<String>,
     /// Programs of its Debian release that are wanted there.
     pub tools: Vec<Tool>,
+    /// Modules of its kernel that are loaded there besides.
+    pub modules: Vec<String>,
 }
 
 /// A program that a KVM host has on request.
@@ -206,6 +208,9 @@ pub struct Guest {
     /// Whether a KVM guest's VMM is left without the guest's name and UUID and without names of its threads.
     #[serde(default)]
     pub anonymous: bool,
+    /// What a KVM guest's VMM is told besides.
+    #[serde(default)]
+    pub vmm: Vec<String>,
     /// Whether it is running when the first step begins; else a step may create it.
     #[serde(default = "yes")]
     pub start: bool,

@@ -7,7 +7,8 @@ use crate::scenario::Guest;
 
 /// The script that starts a guest; `disk` is the device of the host that its root file system is on, if any.
 ///
-/// It has succeeded when QEMU has: the virtual machine is there, its virtual CPUs run.
+/// It has succeeded when QEMU has: the virtual machine is there, its virtual CPUs run. What it is told goes to QEMU, but for
+/// the first word: that is added to the names of socket and file, for a second VMM that the guest is to move to.
 pub(crate) fn start_script(guest: &Guest, disk: Option<&str>) -> String {
     let name = guest.name.get_ref();
     let (folder, console) = (guests::folder(name), format!("/run/{name}.console"));
@@ -27,7 +28,7 @@ pub(crate) fn start_script(guest: &Guest, disk: Option<&str>) -> String {
             quoted(kernel_args.trim_end())
         ),
         format!("-chardev file,id=console,path={console} -serial chardev:console"),
-        format!("-qmp unix:/run/qmp-{name}.sock,server=on,wait=off -pidfile /run/{name}.pid"),
+        format!("-qmp unix:/run/qmp-{name}$life.sock,server=on,wait=off -pidfile /run/{name}$life.pid"),
     ];
     if !guest.anonymous {
         lines.push(format!("-name guest={name},debug-threads=on -uuid {}", uuid(name)));
@@ -37,10 +38,13 @@ pub(crate) fn start_script(guest: &Guest, disk: Option<&str>) -> String {
             "-drive file={device},format=raw,if=none,id=root -device virtio-blk-device,drive=root"
         ));
     }
+    lines.extend(guest.vmm.iter().cloned());
+    lines.push("\"$@\"".to_owned());
     // Character by character, as the serial line has it, would take long over 9p: cat takes what has come meanwhile.
     format!(
-        "#!/bin/sh\n# Starts the guest {name}.\n[ -p {console} ] || mkfifo {console}\n\
-         setsid cat {console} >>/share/console/guest-{name}.log &\n{}\n",
+        "#!/bin/sh\n# Starts the guest {name}.\n[ $# = 0 ] || {{ life=$1; shift; }}\n\
+         [ -p {console} ] || mkfifo {console}\n\
+         [ \"$life\" ] || setsid cat {console} >>/share/console/guest-{name}.log &\n{}\n",
         lines.join(" \\\n    ")
     )
 }

@@ -132,24 +132,27 @@ impl Converter<'_> {
         weight: u64,
     ) -> Taken {
         let PerfSample { mode, instruction_pointer, pid, tid, time, callers, .. } = sample;
+        if mode == CpuMode::Guest {
+            self.known.running_guest(pid, tid);
+        }
         if let Some(state) = &state {
             self.known.met(pid, tid, state);
         }
-        let vcpu = match mode {
-            CpuMode::Guest => Some(*self.known.running_guest(pid, tid)),
-            CpuMode::Kernel | CpuMode::User => self.known.of_thread(tid),
-        };
-        let guest = vcpu.map_or(HOST, |vcpu| vcpu.vmm);
+        let vcpu = self.known.of_thread(tid);
+        let served = vcpu.map(|vcpu| vcpu.vmm).or_else(|| self.known.served_by(pid, tid));
+        let guest = served.unwrap_or(HOST);
         let interrupted = state.as_ref().filter(|_| mode == CpuMode::Guest);
         let place = interrupted.and_then(|state| state.at(instruction_pointer));
         let is_strange = interrupted.is_some_and(|state| state.contradicts(instruction_pointer));
         self.books.strange += u64::from(is_strange);
-        let (mode, owner) = match (mode, vcpu.is_some()) {
-            (CpuMode::Guest, _) => guest_code(guest, instruction_pointer, place),
-            (CpuMode::Kernel, true) => (Mode::Hypervisor, Owner::Kernel(HOST)),
-            (CpuMode::User, true) => (Mode::Backend, Owner::Process(HOST)),
-            (CpuMode::Kernel, false) => (Mode::Kernel, Owner::Kernel(HOST)),
-            (CpuMode::User, false) => (Mode::User, Owner::Process(HOST)),
+        // The same code of the host's serves a guest on its vCPU's thread as its hypervisor, elsewhere as its backend.
+        let (mode, owner) = match mode {
+            CpuMode::Guest => guest_code(guest, instruction_pointer, place),
+            CpuMode::Kernel if vcpu.is_some() => (Mode::Hypervisor, Owner::Kernel(HOST)),
+            CpuMode::Kernel if served.is_some() => (Mode::Backend, Owner::Kernel(HOST)),
+            CpuMode::Kernel => (Mode::Kernel, Owner::Kernel(HOST)),
+            CpuMode::User if served.is_some() => (Mode::Backend, Owner::Process(HOST)),
+            CpuMode::User => (Mode::User, Owner::Process(HOST)),
         };
         let page_tables = place.map(|place| place.root);
         let process = match owner {

@@ -9,15 +9,34 @@ use super::{
     changes::change,
     charge::{Books, Converter},
     idle::IdleCode,
-    perf::{Counter, Pace, PerfEvent, Setting, is_refused},
+    perf::{Counter, Pace, PerfEvent, Setting},
     records::{self, PerfRecord},
     ring::Ring,
     vcpus::Vcpus,
 };
 use crate::Record;
 
-/// Bytes of the buffer for news of processes.
-const CHANGES_BYTES: usize = 128 << 10;
+/// How large the buffers of a CPU are, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Buffers {
+    pub(super) samples: usize,
+    /// For news of processes.
+    changes: usize,
+}
+
+impl Buffers {
+    pub(super) fn new(samples: usize) -> Self {
+        Self { samples, changes: 128 << 10 }
+    }
+
+    /// Half of that, where it is worth it: users without privileges may lock some memory only, and a little on every CPU is
+    /// better than much on one.
+    pub(super) fn smaller(self) -> Option<Self> {
+        const LEAST: usize = 8 << 10;
+        let Self { samples, changes } = self;
+        (samples > LEAST).then(|| Self { samples: samples / 2, changes: (changes / 2).max(LEAST) })
+    }
+}
 
 /// A CPU, and its books for as long as the session lasts.
 pub(super) struct Cpu {
@@ -60,7 +79,7 @@ impl Events {
         cpu: u32,
         counter: Counter,
         rate_hz: f64,
-        bytes: usize,
+        buffers: Buffers,
         capture: Option<&Capture>,
     ) -> io::Result<Self> {
         let pace = match counter {
@@ -69,12 +88,12 @@ impl Events {
         };
         let sampler = setting.sampler(cpu, counter, pace)?;
         let news = setting.changes(cpu)?;
-        let samples = map(&sampler, bytes)?;
+        let samples = Ring::map(&sampler, buffers.samples)?;
         let guests = match capture {
             Some(capture) => Some(attach(capture, setting, cpu, &sampler)?),
             None => None,
         };
-        Ok(Self { samples, guests, changes: map(&news, CHANGES_BYTES)?, sampler, news })
+        Ok(Self { samples, guests, changes: Ring::map(&news, buffers.changes)?, sampler, news })
     }
 
     pub(super) fn enable(&self) -> io::Result<()> {
@@ -99,17 +118,6 @@ fn attach(capture: &Capture, setting: Setting, cpu: u32, sampler: &PerfEvent) ->
     capture.write_to(cpu, output.descriptor())?;
     sampler.set_program(capture.program())?;
     Ok(output)
-}
-
-/// Users without privileges may lock some memory only: less is better than none.
-fn map(event: &PerfEvent, bytes: usize) -> io::Result<Ring> {
-    let mut bytes = bytes;
-    loop {
-        match Ring::map(event, bytes) {
-            Err(error) if is_refused(&error) && bytes > 8 << 10 => bytes /= 2,
-            result => return result,
-        }
-    }
 }
 
 impl Cpu {

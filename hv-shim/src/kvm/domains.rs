@@ -1,7 +1,7 @@
 //! Guests: the processes that hold virtual CPUs, whatever program they run. And the host itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 use profile::{DomainKind, Uuid};
 
 use super::{
-    HOST, accounting, can_run_guests,
+    HOST, accounting, can_run_guests, kernel_threads,
     vcpu_times::ThreadTimes,
     vcpus::{Vcpu, Vcpus},
     vmm::{self, Identity},
@@ -33,6 +33,8 @@ pub(super) struct Domains {
     /// Processes without a guest, and until when they are looked at again.
     others: BTreeMap<u32, Option<Instant>>,
     guests: BTreeMap<u32, Guest>,
+    /// Kernel threads that serve a process, which may have a guest, and that process.
+    kernel_threads: BTreeMap<u32, u32>,
     /// CPU time of guests that are no more.
     past_ns: u64,
 }
@@ -44,13 +46,18 @@ struct Guest {
     /// When the process began, in the kernel's ticks: process ids are handed out again.
     began: u64,
     vcpus: u32,
-    /// The CPU time of each thread that is or was a vCPU.
+    /// The CPU time of each thread that works or worked for it.
     threads_ns: BTreeMap<u32, u64>,
+    /// Of this, what was spent before the guest arrived: that was the host's.
+    before_ns: u64,
+    /// Whether it still has to arrive from another monitor.
+    arriving: bool,
 }
 
 impl Domains {
     pub(super) fn new(vcpus: Vcpus) -> Self {
-        Self { vcpus, others: BTreeMap::new(), guests: BTreeMap::new(), past_ns: 0 }
+        let (others, guests, kernel_threads) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { vcpus, others, guests, kernel_threads, past_ns: 0 }
     }
 
     /// The host and its guests. The first call looks at every process, later ones at those that are new.
@@ -79,6 +86,7 @@ impl Domains {
             entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         alive.sort_unstable();
         self.others.retain(|pid, _| alive.binary_search(pid).is_ok());
+        self.kernel_threads.retain(|pid, _| alive.binary_search(pid).is_ok());
         for pid in alive {
             if self.guests.contains_key(&pid) {
                 continue;
@@ -89,6 +97,7 @@ impl Domains {
                 Some(_) => {}
                 None => {
                     self.others.insert(pid, (!first).then(|| now + YOUTH));
+                    self.kernel_threads.extend(kernel_threads::served_by(pid).map(|served| (pid, served)));
                 }
             }
             if let Some(guest) = Guest::find(pid) {
@@ -104,29 +113,42 @@ impl Domains {
         let gone = self.guests.extract_if(.., |&pid, guest| began(pid) != Some(guest.began));
         for (pid, guest) in gone {
             self.vcpus.lock().retain(pid, |_| false);
-            self.past_ns += guest.threads_ns.values().sum::<u64>();
+            self.past_ns += guest.cpu_ns();
         }
+        let mut serving = self.kernel_threads.clone();
+        serving.retain(|_, served| self.guests.contains_key(served));
+        let mut known = self.vcpus.lock();
         for (&pid, guest) in &mut self.guests {
             guest.vcpus = guest.vcpus.max(vcpu_files(pid));
             let threads = threads(pid);
-            let mut known = self.vcpus.lock();
             known.retain(pid, |tid| threads.contains(&tid));
+            let has_run = known.has_run(pid) || threads.iter().any(|&tid| has_run_guest(pid, tid));
+            guest.arriving &= !has_run;
             let running = known.threads_of(pid);
             for tid in threads {
+                let Some(times) = ThreadTimes::read(pid, tid) else { continue };
+                guest.threads_ns.insert(tid, times.running_ns);
                 let known_index = running.iter().find(|(known, _)| *known == tid).map(|(_, index)| *index);
                 let index = known_index.flatten().or_else(|| vcpu_index(pid, tid));
-                if index.is_none() && known_index.is_none() && !has_run_guest(pid, tid) {
-                    continue;
-                }
-                let vcpu = Vcpu { vmm: pid, index };
-                known.learn(tid, vcpu);
-                if let Some(times) = ThreadTimes::read(pid, tid) {
-                    guest.threads_ns.insert(tid, times.running_ns);
+                let is_vcpu = index.is_some() || known_index.is_some() || has_run_guest(pid, tid);
+                if is_vcpu && !guest.arriving {
+                    let vcpu = Vcpu { vmm: pid, index };
+                    known.learn(tid, vcpu);
                     let born = || Some(clock::monotonic_ns_at(thread_began(pid, tid)?));
                     known.times.read(tid, vcpu, times, clock::monotonic_ns(), born);
                 }
             }
+            for &tid in serving.iter().filter(|(_, served)| **served == pid).map(|(tid, _)| tid) {
+                guest.threads_ns.extend(ThreadTimes::read(tid, tid).map(|times| (tid, times.running_ns)));
+            }
+            if guest.arriving {
+                guest.before_ns = guest.threads_ns.values().sum();
+            }
         }
+        let here = self.guests.iter().filter(|(_, guest)| !guest.arriving);
+        let here: BTreeSet<u32> = here.map(|(&pid, _)| pid).collect();
+        serving.retain(|_, served| here.contains(served));
+        known.serve(here, serving);
     }
 }
 
@@ -138,13 +160,20 @@ impl Guest {
             return None;
         }
         let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let identity = vmm::identity(pid);
         Some(Self {
-            identity: vmm::identity(pid),
             program: program.trim_end().to_owned(),
             began: began(pid)?,
             vcpus,
             threads_ns: BTreeMap::new(),
+            before_ns: 0,
+            arriving: identity.incoming,
+            identity,
         })
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.threads_ns.values().sum::<u64>() - self.before_ns
     }
 
     fn state(&self, pid: u32) -> DomainState {
@@ -154,13 +183,13 @@ impl Guest {
             uuid: self.identity.uuid,
             kind: DomainKind::Kvm,
             vcpus: self.vcpus,
-            cpu_ns: self.threads_ns.values().sum(),
+            cpu_ns: self.cpu_ns(),
             stay: Stay::Here,
         }
     }
 }
 
-/// The host: all that runs on no vCPU's thread.
+/// The host: all that is done for no guest.
 fn host(cpu_ns: u64) -> DomainState {
     let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     DomainState {
@@ -234,7 +263,7 @@ fn thread_began(pid: u32, tid: u32) -> Option<u64> {
 }
 
 /// A field of a `stat` file by its number in proc(5), counted from behind the name, which may hold anything.
-fn stat_field(path: &str, number: usize) -> Option<u64> {
+pub(super) fn stat_field(path: &str, number: usize) -> Option<u64> {
     let stat = fs::read_to_string(path).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
     fields.split_ascii_whitespace().nth(number - 3)?.parse().ok()

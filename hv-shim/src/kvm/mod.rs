@@ -1,7 +1,8 @@
 //! A Linux host, with or without guests in KVM: samples by `perf_event_open`, everything else from `/proc` and `/sys`.
 //!
-//! The host's kernel is the hypervisor: what it does on a vCPU thread is that guest's `hypervisor` mode, what the
-//! virtual machine monitor does there in user space its `backend` mode.
+//! The host's kernel is the hypervisor: what it does on a vCPU's thread is that guest's `hypervisor` mode. Its `backend` mode is
+//! all else that the virtual machine monitor does, its other threads' system calls included, and what kernel threads do that
+//! serve this guest alone.
 
 mod accounting;
 mod bpf;
@@ -14,6 +15,7 @@ mod doctor;
 mod domains;
 mod exits;
 mod idle;
+mod kernel_threads;
 mod memory;
 mod perf;
 mod records;

@@ -16,7 +16,7 @@ use super::{
     bpf::{Bpf, Capture, Lack, VcpuState},
     callers,
     charge::Books,
-    cpu::{Cpu, Events, hertz, period, random_period},
+    cpu::{Buffers, Cpu, Events, hertz, period, random_period},
     cpus,
     exits::ExitAccount,
     idle::IdleCode,
@@ -57,7 +57,7 @@ pub(super) struct Session {
     setting: Setting,
     counter: Counter,
     rate_hz: f64,
-    ring_bytes: usize,
+    buffers: Buffers,
     started: u64,
     cpus: Vec<Cpu>,
     vcpus: Vcpus,
@@ -133,7 +133,7 @@ pub(super) fn begin(
         setting,
         counter,
         rate_hz: request.rate_hz,
-        ring_bytes,
+        buffers: Buffers::new(ring_bytes),
         started: 0,
         cpus: present.into_iter().map(cpu).collect(),
         vcpus,
@@ -146,7 +146,7 @@ pub(super) fn begin(
         notes,
         bytes: Vec::new(),
     };
-    session.follow_cpus(&online)?;
+    session.open_all(&online)?;
     // Before the first sample can be taken.
     session.started = clock::monotonic_ns();
     session.vcpus.lock().times.begin(session.started);
@@ -173,7 +173,8 @@ fn capture(
     });
     let capture = loaded.map_err(|lack: Lack| format!("{lack}; {}", lack.advice()))?;
     let setting = Setting { guests: true, ..setting };
-    match Events::open(setting, first, Counter::Clock, 1.0, *RING_BYTES.start(), Some(&capture)) {
+    match Events::open(setting, first, Counter::Clock, 1.0, Buffers::new(*RING_BYTES.start()), Some(&capture))
+    {
         Ok(_) => Ok(capture),
         Err(error) => Err(format!("a BPF program can't be run with samples: {error}")),
     }
@@ -275,7 +276,7 @@ fn choose(
         Ok(_) if perf::counts_cycles() => return Ok((setting, Counter::Cycles)),
         Ok(_) => "its counters do not count".to_owned(),
         Err(error) if is_refused(&error) => {
-            return Err(ShimError::PerfForbidden { paranoid: perf::paranoid() });
+            return Err(forbidden());
         }
         Err(error) => match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV) => "it has no counters for cycles".to_owned(),
@@ -289,8 +290,25 @@ fn choose(
             notes.push(format!("this processor is sampled by the kernel's clock: {why}"));
             Ok((setting, Counter::Clock))
         }
-        Err(error) if is_refused(&error) => Err(ShimError::PerfForbidden { paranoid: perf::paranoid() }),
+        Err(error) if is_refused(&error) => Err(forbidden()),
         Err(error) => Err(ShimError::Io { what: "opening an event of the kernel's clock".into(), error }),
+    }
+}
+
+/// Why this user may not sample the machine.
+fn forbidden() -> ShimError {
+    match perf::is_locked_down() {
+        true => ShimError::LockedDown,
+        false => ShimError::PerfForbidden { paranoid: perf::paranoid() },
+    }
+}
+
+/// Why a CPU can't be sampled, although an event could be opened on one.
+fn refusal(cpu: u32, error: io::Error) -> ShimError {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => ShimError::OpenFiles { cpu },
+        Some(libc::EPERM | libc::EACCES | libc::ENOMEM) => ShimError::LockedMemory { cpu },
+        _ => ShimError::Io { what: format!("opening events on CPU {cpu}"), error },
     }
 }
 
@@ -299,21 +317,37 @@ fn is_refusal<T>(result: &io::Result<T>) -> bool {
 }
 
 impl Session {
+    /// Opens events on the CPUs that are online, with buffers that are as large as they may be.
+    fn open_all(&mut self, online: &[u32]) -> Result<(), ShimError> {
+        let wanted = self.buffers;
+        while let Err(error) = self.follow_cpus(online) {
+            let is_memory = matches!(error, ShimError::LockedMemory { .. });
+            self.buffers = self.buffers.smaller().filter(|_| is_memory).ok_or(error)?;
+            self.cpus.iter_mut().for_each(|cpu| cpu.events = None);
+        }
+        if self.buffers != wanted {
+            self.notes.push(format!(
+                "the buffers for samples have {} KiB a CPU instead of {}: this user may lock little memory (ulimit -l, sysctl \
+                 kernel.perf_event_mlock_kb)",
+                self.buffers.samples >> 10,
+                wanted.samples >> 10
+            ));
+        }
+        Ok(())
+    }
+
     /// Opens events on CPUs that came online and closes those of CPUs that went.
     fn follow_cpus(&mut self, online: &[u32]) -> Result<(), ShimError> {
-        let (setting, counter, rate_hz, bytes) = (self.setting, self.counter, self.rate_hz, self.ring_bytes);
+        let (setting, counter, rate_hz, buffers) = (self.setting, self.counter, self.rate_hz, self.buffers);
         let (running, capture) = (self.started > 0, self.capture.as_ref());
         for cpu in &mut self.cpus {
             match (&cpu.events, online.contains(&cpu.number)) {
                 (None, true) => {
-                    match Events::open(setting, cpu.number, counter, rate_hz, bytes, capture) {
+                    match Events::open(setting, cpu.number, counter, rate_hz, buffers, capture) {
                         Ok(events) => cpu.events = Some(events),
                         // It went again.
                         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
-                        Err(error) => {
-                            let what = format!("opening events on CPU {}", cpu.number);
-                            return Err(ShimError::Io { what, error });
-                        }
+                        Err(error) => return Err(refusal(cpu.number, error)),
                     }
                     cpu.books.last = None;
                     if running {

@@ -1,7 +1,7 @@
-//! Which threads of the host are virtual CPUs.
+//! Which threads of the host are virtual CPUs, and which work for a guest besides.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -17,8 +17,14 @@ pub(super) struct Known {
     threads: HashMap<u32, Vcpu>,
     /// Where the kernel's `struct kvm_vcpu` of one of a monitor's vCPUs is, by the monitor's process.
     structures: HashMap<u32, u64>,
-    /// Processes that ran guest code on a thread that was not known.
+    /// The monitors whose guests are listed: what their other threads do is done for those.
+    monitors: BTreeSet<u32>,
+    /// Kernel threads that serve a monitor's guest, and that monitor.
+    kernel_threads: BTreeMap<u32, u32>,
+    /// Processes that have a virtual CPU on a thread that was not known.
     suspects: BTreeSet<u32>,
+    /// Processes that were seen running guest code.
+    ran: BTreeSet<u32>,
     /// What they do with their time.
     pub(super) times: VcpuTimes,
 }
@@ -46,16 +52,36 @@ impl Known {
 
     /// The vCPU of a thread that was seen running a guest's code.
     pub(super) fn running_guest(&mut self, pid: u32, tid: u32) -> &mut Vcpu {
+        self.ran.insert(pid);
         self.threads.entry(tid).or_insert_with(|| {
             self.suspects.insert(pid);
             Vcpu { vmm: pid, index: None }
         })
     }
 
-    /// The vCPU of a thread of which the kernel's own structure was met.
+    /// A thread of which the kernel's own structure was met. It is charged to its guest once it runs that: until then, a
+    /// monitor may only make it ready for a guest that comes from elsewhere.
     pub(super) fn met(&mut self, pid: u32, tid: u32, state: &VcpuState) {
         self.structures.insert(pid, state.vcpu);
-        self.running_guest(pid, tid).index = Some(state.vcpu_id);
+        match self.threads.get_mut(&tid) {
+            Some(vcpu) => vcpu.index = Some(state.vcpu_id),
+            None => drop(self.suspects.insert(pid)),
+        }
+    }
+
+    /// Whether a process was seen running guest code.
+    pub(super) fn has_run(&self, pid: u32) -> bool {
+        self.ran.contains(&pid)
+    }
+
+    /// The monitor whose guest a thread works for, without being one of its vCPUs.
+    pub(super) fn served_by(&self, pid: u32, tid: u32) -> Option<u32> {
+        self.monitors.get(&pid).or_else(|| self.kernel_threads.get(&tid)).copied()
+    }
+
+    /// Takes who works for guests that are listed.
+    pub(super) fn serve(&mut self, monitors: BTreeSet<u32>, kernel_threads: BTreeMap<u32, u32>) {
+        (self.monitors, self.kernel_threads) = (monitors, kernel_threads);
     }
 
     /// Where the kernel has a vCPU of a monitor, if one was met.
@@ -63,7 +89,7 @@ impl Known {
         self.structures.get(&vmm).copied()
     }
 
-    /// Takes the processes that ran guest code on unknown threads since the last call.
+    /// Takes the processes that had virtual CPUs on unknown threads since the last call.
     pub(super) fn take_suspects(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.suspects)
     }
@@ -84,6 +110,7 @@ impl Known {
         self.threads.retain(|&tid, vcpu| vcpu.vmm != vmm || alive(tid));
         if !self.threads.values().any(|vcpu| vcpu.vmm == vmm) {
             self.structures.remove(&vmm);
+            self.ran.remove(&vmm);
         }
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Identity {
     /// Untrusted text.
     pub(super) name: Option<String>,
     pub(super) uuid: Option<Uuid>,
+    /// Whether the guest comes from elsewhere: the monitor was started to take what another one had.
+    pub(super) incoming: bool,
 }
 
 /// The identity of the guest that a process runs.
@@ -27,15 +29,15 @@ pub(super) fn identity(pid: u32) -> Identity {
         return told;
     }
     let known = from_libvirt(pid).unwrap_or_default();
-    Identity { name: told.name.or(known.name), uuid: told.uuid.or(known.uuid) }
+    Identity { name: told.name.or(known.name), uuid: told.uuid.or(known.uuid), ..told }
 }
 
-/// | program | name | UUID |
-/// |---|---|---|
-/// | QEMU | `-name [guest=]NAME[,…]` (commas doubled) | `-uuid UUID` |
-/// | cloud-hypervisor | | `--platform …,uuid=UUID` |
-/// | Firecracker | `--id NAME` | |
-/// | crosvm, kvmtool | `--name NAME` | |
+/// | program | name | UUID | comes from elsewhere |
+/// |---|---|---|---|
+/// | QEMU | `-name [guest=]NAME[,…]` (commas doubled) | `-uuid UUID` | `-incoming …` |
+/// | cloud-hypervisor | | `--platform …,uuid=UUID` | `--restore …` |
+/// | Firecracker | `--id NAME` | | |
+/// | crosvm, kvmtool | `--name NAME` | | |
 fn from_command_line(words: &[&str]) -> Identity {
     let value = |option: &str| {
         words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix(option) {
@@ -49,7 +51,8 @@ fn from_command_line(words: &[&str]) -> Identity {
         .or_else(|| value("--id").or_else(|| value("--name")).map(str::to_owned));
     let platform = || value("--platform")?.split(',').find_map(|part| part.strip_prefix("uuid="));
     let uuid = value("-uuid").or_else(platform).and_then(|text| text.parse().ok());
-    Identity { name: name.filter(|name| !name.is_empty()), uuid }
+    let incoming = ["-incoming", "--restore"].iter().any(|option| value(option).is_some());
+    Identity { name: name.filter(|name| !name.is_empty()), uuid, incoming }
 }
 
 /// The value of QEMU's `-name`: an unnamed first part, or the one named `guest`.
@@ -84,7 +87,8 @@ fn of_status_file(path: &Path, pid: u32) -> Option<Identity> {
     };
     // The file is called as the guest is; its content would have to be unescaped.
     let name = path.file_stem()?.to_string_lossy().into_owned();
-    is_ours.then(|| Identity { name: Some(name), uuid: element("uuid").and_then(|text| text.parse().ok()) })
+    let uuid = || element("uuid").and_then(|text| text.parse().ok());
+    is_ours.then(|| Identity { name: Some(name), uuid: uuid(), incoming: false })
 }
 
 #[cfg(test)]
@@ -94,7 +98,8 @@ mod tests {
     const UUID: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
 
     fn identity(name: Option<&str>, uuid: Option<&str>) -> Identity {
-        Identity { name: name.map(str::to_owned), uuid: uuid.map(|text| text.parse().unwrap()) }
+        let uuid = uuid.map(|text| text.parse().unwrap());
+        Identity { name: name.map(str::to_owned), uuid, incoming: false }
     }
 
     #[test]
@@ -110,6 +115,9 @@ mod tests {
         assert_eq!(told("firecracker --id=vm7 --api-sock /x"), identity(Some("vm7"), None));
         assert_eq!(told("lkvm run --name tiny"), identity(Some("tiny"), None));
         assert_eq!(told("qemu -name"), identity(None, None));
+        let comes = |identity| Identity { incoming: true, ..identity };
+        assert_eq!(told("qemu -incoming defer -name db"), comes(identity(Some("db"), None)));
+        assert_eq!(told("cloud-hypervisor --restore source_url=file:///x"), comes(identity(None, None)));
     }
 
     #[test]

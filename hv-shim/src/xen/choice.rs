@@ -76,6 +76,9 @@ fn is_for_others(error: &ShimError) -> bool {
         | ShimError::Refused { .. }
         | ShimError::Livepatch { action: "upload" | "apply", .. } => true,
         ShimError::PerfForbidden { .. }
+        | ShimError::LockedDown
+        | ShimError::OpenFiles { .. }
+        | ShimError::LockedMemory { .. }
         | ShimError::NoPerfEvents
         | ShimError::NoPrivcmd
         | ShimError::NotPrivileged

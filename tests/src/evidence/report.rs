@@ -57,6 +57,8 @@ pub struct Domain {
     pub kind: String,
     /// Its UUID.
     pub uuid: Option<String>,
+    /// How many samples are charged to it.
+    pub samples: u64,
     /// What its samples stand for.
     pub weight: u64,
     /// The weight by mode.

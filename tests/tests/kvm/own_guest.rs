@@ -67,3 +67,29 @@ fn a_guests_code_is_told_by_domain_and_mode() {
         );
     }
 }
+
+/// QEMU's `microvm` has no virtual CPUs to add: this monitor asks KVM itself for one.
+#[test]
+#[ignore = "samples this machine: cargo xtask test"]
+fn a_vcpu_that_is_added_while_it_is_recorded_is_seen() {
+    let Some(recorder) = Recorder::new() else { return };
+    let rounds = Rounds { user: 20_000_000, kernel: 10_000 };
+    let Some(guest) = TinyGuest::start_and_add(9, rounds, 3) else { return };
+    let output = recorder.record(&["-F", "1000", "--duration", "7"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let observed = recorder.observed();
+    observed.assert_balanced();
+    let mut domains = observed.recorded.tables.domains().filter(|domain| domain.number == guest.process);
+    let domain = domains.next().expect("the guest was found");
+    assert_eq!((domain.vcpus, domains.count()), (2, 0), "it is the same guest, with one more");
+    let of_vcpu = |index: u32| {
+        let samples = observed.samples_of(domain.id);
+        samples.filter(move |sample| sample.vcpu.is_some_and(|vcpu| vcpu.index == index)).collect::<Vec<_>>()
+    };
+    let (first, second) = (of_vcpu(0), of_vcpu(1));
+    let seen = format_args!("{}, {}", first.len(), second.len());
+    figures::figure("samples of the vCPU that was there and of the one that came", seen);
+    assert!(second.len() > 20, "{}", second.len());
+    let starts = [&first, &second].map(|samples| samples.iter().map(|sample| sample.time).min().unwrap());
+    assert!(starts[1].0 - starts[0].0 > 1_000_000_000, "{starts:?}");
+}
