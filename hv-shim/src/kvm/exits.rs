@@ -150,6 +150,7 @@ impl Reasons {
             instruction_pointer: row.instruction_pointer,
             stretches: Vec::new(),
             missing: None,
+            serves: None,
         };
         let cost = ExitCost { count: row.count, total_ns: row.total_ns, longest_ns: row.longest_ns };
         Exits { at, reason: self.name(row.reason), cost }
