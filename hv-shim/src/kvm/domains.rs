@@ -224,6 +224,9 @@ fn vcpu_index(pid: u32, tid: u32) -> Option<u32> {
     if let Some(index) = read("comm").and_then(|name| index_in_name(name.trim_end())) {
         return Some(index);
     }
+    if is_kernels_own(pid, tid) {
+        return None;
+    }
     // NUMBER ARGUMENT…: an ioctl's first argument is the descriptor. Of a thread that runs, only that is told.
     let call = read("syscall")?;
     let words: Vec<&str> = call.split_ascii_whitespace().collect();
@@ -232,6 +235,15 @@ fn vcpu_index(pid: u32, tid: u32) -> Option<u32> {
     }
     let descriptor = u32::from_str_radix(words[1].strip_prefix("0x")?, 16).ok()?;
     vcpu_of_file(Path::new(&format!("/proc/{pid}/fd/{descriptor}")))
+}
+
+/// Whether a thread is one that the kernel has made for itself of its process's: since Linux 6.14 KVM has one in each monitor
+/// (`kvm-nx-lpage-re`), which looks as if it were in the call that it was made in.
+fn is_kernels_own(pid: u32, tid: u32) -> bool {
+    /// `PF_USER_WORKER`, of the 9th field of `stat`.
+    const USER_WORKER: u64 = 1 << 14;
+    let flags = stat_field(&format!("/proc/{pid}/task/{tid}/stat"), 9);
+    flags.is_some_and(|flags| flags & USER_WORKER != 0)
 }
 
 /// Whether the kernel has accounted guest time to a thread: the 43rd field of its `stat`.
