@@ -25,6 +25,9 @@ pub(crate) struct Domains {
     arriving: BTreeMap<u32, Uuid>,
 }
 
+/// What is told of a domain comes at most so long after it is known to be gone.
+const TOLD_AFTER_NS: u64 = 1_000_000_000;
+
 struct Known {
     domain: Domain,
     wanted: bool,
@@ -218,10 +221,14 @@ impl Domains {
         self.of_number(number).or_else(|| Some(self.dead.get(&number)?.0))
     }
 
-    /// The domain that had a number at a time: samples that waited for names may be of one that is dead by now.
+    /// The domain that had a number at a time: samples that waited for names may be of one that is dead by now, and what
+    /// guests were left for is told a moment later.
     pub(crate) fn of_number_at(&self, number: u32, time: Time) -> Option<DomainId> {
-        let dead = self.dead.get(&number).filter(|(_, gone)| time <= *gone);
-        dead.map(|&(id, _)| id).or_else(|| self.of_number(number))
+        let dead_by = |late_ns| {
+            let dead = self.dead.get(&number).filter(|(_, gone)| time.0 <= gone.0.saturating_add(late_ns));
+            dead.map(|&(id, _)| id)
+        };
+        dead_by(0).or_else(|| self.of_number(number)).or_else(|| dead_by(TOLD_AFTER_NS))
     }
 
     /// A domain that was sampled but never listed: it was born and died between two looks.
@@ -344,7 +351,9 @@ mod tests {
         assert_eq!(domains.of_number_at(3, Time(10)), Some(second));
         domains.update(&[], Time(20), false, &mut writer);
         assert_eq!(domains.of_number_at(3, Time(15)), Some(second));
-        assert_eq!(domains.of_number_at(3, Time(21)), None);
+        assert_eq!(domains.of_number_at(3, Time(21)), Some(second), "nobody else has it");
+        assert_eq!(domains.of_number_at(3, Time(21 + TOLD_AFTER_NS)), None);
+        assert_eq!(domains.last_of_number(3), Some(second));
     }
 
     fn staying(stay: Stay, mut state: DomainState) -> DomainState {

@@ -9,6 +9,7 @@ use super::{
     domains::Domains,
     idle::IdleCode,
     perf::{self, Counter, Pace, Scope, Setting},
+    vcpu_times,
     vcpus::Vcpus,
 };
 use crate::{CallGraph, Check, Outcome, ShimError, own_kernel::OwnKernel};
@@ -17,7 +18,7 @@ use crate::{CallGraph, Check, Outcome, ShimError, own_kernel::OwnKernel};
 const SECOND_NS: u64 = 1_000_000_000;
 
 pub(crate) fn doctor() -> Vec<Check> {
-    vec![kvm(), machine(), counters(), guests(), registers(), symbols(), processes()]
+    vec![kvm(), machine(), counters(), guests(), registers(), times(), exits(), symbols(), processes()]
 }
 
 fn kvm() -> Check {
@@ -130,6 +131,28 @@ fn registers() -> Check {
             ),
             format!("{}; or name kernels and programs by files (--guest-kernel, --guest-exe)", lack.advice()),
         ),
+    }
+}
+
+/// Whether it is known what vCPUs do with their time.
+fn times() -> Check {
+    let name = "vCPUs' times";
+    match vcpu_times::lack() {
+        None => pass(name, "the scheduler accounts what threads run and wait"),
+        Some(lack) => warn(name, lack, "without, reports don't tell what vCPUs do with their time"),
+    }
+}
+
+/// Whether it can be counted what guests are left for.
+fn exits() -> Check {
+    let name = "VM exits";
+    if !can_run_guests() {
+        return pass(name, "there can be no guests");
+    }
+    let cpu = cpus::online().ok().and_then(|online| online.first().copied()).unwrap_or(0);
+    match Bpf::open().and_then(|bpf| bpf.count_exits(1, cpu).map(|_| ())) {
+        Ok(()) => pass(name, "BPF programs can count them (--exits)"),
+        Err(lack) => warn(name, format!("they can't be counted: {lack}"), lack.advice()),
     }
 }
 

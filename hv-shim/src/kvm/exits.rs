@@ -135,7 +135,8 @@ impl Reasons {
         let guest = row.process;
         known.running_guest(guest, row.thread).index = Some(row.vcpu_id);
         let (mode, owner) = charge::guest_code(guest, row.instruction_pointer, row.state);
-        let page_tables = row.state.map(|state| state.root);
+        // Firmware runs without any.
+        let page_tables = row.state.map(|state| state.root).filter(|root| root.0 != 0);
         let at = Taken {
             time,
             sequence: 0,
@@ -192,6 +193,10 @@ mod tests {
         let kernel = reasons.record(&kernel, Time(6), &mut known);
         assert_eq!((&*kernel.reason, kernel.at.mode, kernel.at.process), ("hlt", Mode::Kernel, None));
         assert_eq!((kernel.at.owner, kernel.at.page_tables), (Owner::Kernel(7), Some(root)));
+
+        let no_tables = Some(GuestState { root: AddressSpaceRoot(0), user: false });
+        let firmware = reasons.record(&ExitRow { state: no_tables, ..row.clone() }, Time(6), &mut known);
+        assert_eq!((firmware.at.mode, firmware.at.page_tables), (Mode::Kernel, None));
 
         let unknown = reasons.record(&ExitRow { state: None, ..row }, Time(7), &mut known);
         assert_eq!((unknown.at.owner, unknown.at.process), (Owner::Process(7), None));
