@@ -25,6 +25,7 @@ mod releases;
 mod slowdown;
 mod sources;
 mod stacks;
+mod times;
 mod top;
 
 // What they are answered with.

@@ -28,8 +28,10 @@ pub(in crate::xen) struct Beside {
     wants_times: bool,
     /// When exits were told last.
     told: Instant,
-    /// The latest that any ring has shown.
+    /// The latest watermark of any ring.
     latest: Time,
+    /// When the latest was that the first ring has handed out.
+    last: Time,
     names: Names,
     notes: Vec<String>,
 }
@@ -60,9 +62,8 @@ impl Beside {
         if let Some(trace) = &mut trace {
             trace.begin_clocks()?;
         }
-        let latest = sampling.started();
-        let names = Names::default();
-        Ok(Self { sampling, trace, wants_times, told: Instant::now(), latest, names, notes })
+        let (latest, names) = (sampling.started(), Names::default());
+        Ok(Self { sampling, trace, wants_times, told: Instant::now(), latest, last: latest, names, notes })
     }
 }
 
@@ -101,24 +102,25 @@ impl Sampling for Beside {
     }
 
     fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark {
-        let latest = &mut self.latest;
+        let last = &mut self.last;
         let watermark = self.sampling.drain(ring, &mut |record| {
-            *latest = record.time().max(*latest);
+            if ring == 0 {
+                *last = record.time().max(*last);
+            }
             each(record);
         });
         if let Watermark::At(time) = watermark {
-            *latest = time.max(*latest);
+            self.latest = time.max(self.latest);
         }
-        // Exits are nobody's ring's. The first one's later records are not before what it has shown, and not before what
-        // all others had shown when it was asleep.
-        if ring == 0
-            && (self.told.elapsed() >= TELL_EVERY || self.trace.as_ref().is_some_and(Trace::has_ended))
-        {
+        // Exits are nobody's ring's. Nothing that the first one hands out after this is earlier.
+        let is_due = self.told.elapsed() >= TELL_EVERY || self.trace.as_ref().is_some_and(Trace::has_ended);
+        if ring == 0 && is_due {
             self.told = Instant::now();
-            let (names, time) = (&mut self.names, *latest);
+            let shown = if let Watermark::At(time) = watermark { time } else { self.latest };
+            self.last = shown.max(self.last);
             let told = self.trace.as_mut().map_or_else(Vec::new, Trace::take_exits);
             for (leaving, cost) in told {
-                each(Record::Exits(exits(time, leaving, cost, names)));
+                each(Record::Exits(exits(self.last, leaving, cost, &mut self.names)));
             }
         }
         watermark
