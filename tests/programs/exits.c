@@ -4,8 +4,8 @@
  *
  *     exits [TURNS]
  *
- * With a number it asks 1,000 times in each of so many turns and writes 100 bytes to a port that nothing listens to, which
- * the virtual machine's monitor answers (function put), says so, and does nothing more.
+ * With a number it asks 1,000 times in each of so many turns, half a second apart, and writes 100 bytes to a port that nothing
+ * listens to, which the virtual machine's monitor answers (function put). Then it says so and does nothing more.
  */
 #include <cpuid.h>
 #include <stdio.h>
@@ -57,6 +57,7 @@ int main(int count, char **arguments)
 		for (int turn = 0; turn < turns; turn++) {
 			ask();
 			put();
+			usleep(500000);
 		}
 		printf("exits: %d CPUID, %d OUT\n", turns * 1000, turns * 100);
 		fflush(stdout);

@@ -19,6 +19,7 @@ mod names;
 mod own_guest;
 mod own_machine;
 mod paths;
+mod times;
 
 // What they are answered with.
 mod recorder;
