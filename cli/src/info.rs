@@ -100,6 +100,15 @@ fn write_text(out: &mut impl Write, recorded: &Recorded, counts: &Counts, bytes:
         let samples = counts.by_domain.get(&Some(domain.id)).copied().unwrap_or(0);
         field("Domain", &format!("{} ({}, {}): {samples} samples", domain.name, domain.kind, domain.number))?;
     }
+    for moved in recorded.tables.moves() {
+        let domain = recorded.tables.domain(moved.to);
+        let (left, away_s) = (seconds(moved.left), moved.away_ns() as f64 / 1e9);
+        let text = format!(
+            "{left:.3} s {} was moved from {} to {}: it ran nowhere for {away_s:.2} s",
+            domain.name, moved.from_number, domain.number
+        );
+        field("Move", &text)?;
+    }
     for mark in &recorded.marks {
         field("Mark", &format!("{:.3} s {}", seconds(mark.time), mark.name))?;
     }
@@ -156,6 +165,10 @@ fn describe(recorded: &Recorded, counts: &Counts, bytes: u64) -> serde_json::Val
         "kept_stacks": recorded.kept_stacks,
         "bytes": bytes,
         "domains": recorded.tables.domains().map(domain).collect::<Vec<_>>(),
+        "moves": recorded.tables.moves().map(|moved| json!({
+            "from": moved.from_number, "to": recorded.tables.domain(moved.to).number,
+            "left_s": seconds(moved.left), "away_s": moved.away_ns() as f64 / 1e9,
+        })).collect::<Vec<_>>(),
         "marks": recorded.marks.iter().map(|mark| json!({
             "at_s": seconds(mark.time), "name": mark.name,
         })).collect::<Vec<_>>(),

@@ -292,7 +292,6 @@ struct Session<'a, W: Sink> {
 
 impl<W: Sink> Session<'_, W> {
     fn run(&mut self, progress: &mut dyn Progress) -> Result<EndReason, CollectError> {
-        let list_every = self.hypervisor.list_every();
         let mut listed = Instant::now();
         let mut flushed = Instant::now();
         let mut is_behind = false;
@@ -307,7 +306,7 @@ impl<W: Sink> Session<'_, W> {
             }
             self.sampling.renew()?;
             self.drain();
-            if listed.elapsed() >= list_every {
+            if listed.elapsed() >= self.hypervisor.list_every() {
                 self.list_domains(progress)?;
                 listed = Instant::now();
             }

@@ -65,11 +65,16 @@ impl Domains {
         self.look_for_guests()?;
         self.look_after_guests();
         let busy_ns = accounting::read()?.busy_ns;
-        let guests = self.guests.iter().map(|(&pid, guest)| guest.state(pid));
+        let guests = self.guests.iter().map(|(&pid, guest)| guest.state(pid, self.stay(pid, guest)));
         let mut domains: Vec<DomainState> = guests.collect();
         let guests_ns = domains.iter().map(|domain| domain.cpu_ns).sum::<u64>() + self.past_ns;
         domains.insert(0, host(busy_ns.saturating_sub(guests_ns)));
         Ok(domains)
+    }
+
+    /// Whether a guest is about to come from another monitor.
+    pub(super) fn someone_arrives(&self) -> bool {
+        self.guests.values().any(|guest| guest.arriving)
     }
 
     fn look_for_guests(&mut self) -> Result<(), ShimError> {
@@ -150,6 +155,28 @@ impl Domains {
         serving.retain(|_, served| here.contains(served));
         known.serve(here, serving);
     }
+
+    /// Whether a guest runs in this monitor, or has left it for one that was told to take it.
+    fn stay(&self, pid: u32, guest: &Guest) -> Stay {
+        if guest.arriving {
+            return Stay::Arriving;
+        }
+        let is_other = |&(other, elsewhere): &(&u32, &Guest)| {
+            *other != pid && elsewhere.identity.incoming && elsewhere.identity.uuid == guest.identity.uuid
+        };
+        let may_leave = guest.identity.uuid.is_some() && self.guests.iter().any(|one| is_other(&one));
+        if may_leave && self.is_paused(pid) { Stay::Left } else { Stay::Here }
+    }
+
+    /// Whether none of a monitor's virtual CPUs is in its guest, nor waits for an interrupt there.
+    fn is_paused(&self, pid: u32) -> bool {
+        let threads = self.vcpus.lock().threads_of(pid);
+        let waits = |tid: u32| {
+            let call = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall"));
+            call.is_ok_and(|call| is_outside(&call))
+        };
+        !threads.is_empty() && threads.into_iter().all(|(tid, _)| waits(tid))
+    }
 }
 
 impl Guest {
@@ -176,7 +203,7 @@ impl Guest {
         self.threads_ns.values().sum::<u64>() - self.before_ns
     }
 
-    fn state(&self, pid: u32) -> DomainState {
+    fn state(&self, pid: u32, stay: Stay) -> DomainState {
         DomainState {
             number: pid,
             name: self.identity.name.clone().unwrap_or_else(|| format!("{}-{pid}", self.program)),
@@ -184,7 +211,7 @@ impl Guest {
             kind: DomainKind::Kvm,
             vcpus: self.vcpus,
             cpu_ns: self.cpu_ns(),
-            stay: Stay::Here,
+            stay,
         }
     }
 }
@@ -246,6 +273,13 @@ fn is_kernels_own(pid: u32, tid: u32) -> bool {
     flags.is_some_and(|flags| flags & USER_WORKER != 0)
 }
 
+/// Whether a thread waits in a system call (`NUMBER ARGUMENT…`) that does not run a guest.
+fn is_outside(call: &str) -> bool {
+    let mut words = call.split_ascii_whitespace();
+    let waits = words.next().is_some_and(|word| word.parse::<u32>().is_ok());
+    waits && words.nth(1) != Some(KVM_RUN)
+}
+
 /// Whether the kernel has accounted guest time to a thread: the 43rd field of its `stat`.
 fn has_run_guest(pid: u32, tid: u32) -> bool {
     let guest_time = stat_field(&format!("/proc/{pid}/task/{tid}/stat"), 43);
@@ -299,6 +333,13 @@ mod tests {
         ] {
             assert_eq!(index_in_name(name), index, "{name}");
         }
+    }
+
+    #[test]
+    fn a_vcpu_is_outside_if_it_waits_for_something_else() {
+        let run = "16 0x13 0xae80 0x0 0x0 0x0 0x0 0x7f5c7fbfd4c8 0x7f5c84b3ec5b";
+        let futex = "202 0x55c0a9c31dc8 0x189 0x0 0x0 0x0 0xffffffff 0x7f5c7fbfd500 0x7f5c84ac0e96";
+        assert_eq!([run, futex, "running", ""].map(is_outside), [false, true, false, false]);
     }
 
     #[test]

@@ -75,6 +75,19 @@ pub struct Domain {
     pub vcpus: Vec<Vcpu>,
     /// Why they left it, what took longest first.
     pub exits: Vec<Exit>,
+    /// From where to where it was moved.
+    pub moves: Vec<Move>,
+}
+
+/// That it was moved.
+#[derive(Debug, Deserialize)]
+pub struct Move {
+    /// The number that it had.
+    pub from: u32,
+    /// The one that it has since.
+    pub to: u32,
+    /// For how long it ran nowhere.
+    pub away_s: f64,
 }
 
 /// What a vCPU did with its time, in seconds.

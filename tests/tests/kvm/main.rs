@@ -15,6 +15,7 @@ mod cost;
 mod inlined;
 mod kept_stacks;
 mod lives;
+mod moves;
 mod names;
 mod own_guest;
 mod own_machine;
