@@ -223,9 +223,9 @@ fn weights_from_a_file_do_not_overflow() {
 #[test]
 fn domains_are_found_by_name_number_and_uuid() {
     let mut machine = machine();
-    machine.domain(profile::DomainId(7), 9, "twin", DomainKind::Pvh, Some(Uuid([1; 16])));
-    machine.domain(profile::DomainId(8), 10, "twin", DomainKind::Pvh, Some(Uuid([2; 16])));
-    machine.domain(profile::DomainId(9), 11, "2", DomainKind::Pvh, None);
+    machine.domain(DomainId(7), 9, "twin", DomainKind::Pvh, Some(Uuid([1; 16])));
+    machine.domain(DomainId(8), 10, "twin", DomainKind::Pvh, Some(Uuid([2; 16])));
+    machine.domain(DomainId(9), 11, "2", DomainKind::Pvh, None);
     let report = machine.finish(EndReason::Duration).report();
     let event = only_event(&report);
     let id = |wanted: &str| event.find_domain(wanted).map(|row| event.domains[row].id);

@@ -16,7 +16,12 @@ use super::{
 /// Fails unless the samples of a program of paths (see [`Paths`]), from the first named one on, have the one chain that
 /// there is.
 pub fn assert_paths(observed: &Observed, guest: &str, program: &str) {
-    let domain = observed.domain(guest);
+    assert_paths_of(observed, observed.domain(guest), program);
+}
+
+/// As [`assert_paths`], of one stay of a guest.
+pub fn assert_paths_of(observed: &Observed, domain: DomainId, program: &str) {
+    let guest = &observed.recorded.tables.domain(domain).name;
     let outermost = if program == "go" { "runtime.goexit.abi0" } else { "_start" };
     let mut paths = Paths::default();
     for sample in observed.once_named(domain, Mode::User) {

@@ -197,14 +197,21 @@ pub struct Shares<'a> {
 }
 
 impl Report {
-    /// The shares of all domains.
+    /// The shares of all domains, of what ran on their own vCPUs: on Xen, backends run on dom0's.
     pub fn shares(&self) -> Vec<Shares<'_>> {
         let accounted = |domain: &Domain| domain.cpu_s.expect("a whole recording has accounts");
         let all_weight: u64 = self.domains().map(|domain| domain.weight).sum();
+        let on_xen = self.domains().any(|domain| domain.kind == "dom0");
+        let backends: u64 = self.domains().map(|domain| domain.modes["backend"]).sum();
+        let on_vcpus = |row: &Domain| match row.kind.as_str() {
+            "dom0" => row.weight + backends,
+            _ if on_xen => row.weight - row.modes["backend"],
+            _ => row.weight,
+        };
         let all_time: f64 = self.domains().map(accounted).sum();
         let rows = self.domains().map(|row| Shares {
             domain: &row.name,
-            sampled: row.weight as f64 / all_weight as f64,
+            sampled: on_vcpus(row) as f64 / all_weight as f64,
             accounted: accounted(row) / all_time,
         });
         rows.collect()

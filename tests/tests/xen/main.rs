@@ -8,6 +8,7 @@
 // The questions.
 mod accuracy;
 mod adversity;
+mod backends;
 mod bad_input;
 mod books;
 mod chains;
@@ -16,6 +17,7 @@ mod cost;
 mod endurance;
 mod lifecycle;
 mod lockstep;
+mod moves;
 mod names;
 mod nmi;
 mod overhead;

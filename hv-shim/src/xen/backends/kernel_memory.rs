@@ -95,7 +95,7 @@ fn init_task(symbols: &str) -> Option<u64> {
 fn segments(header: &[u8]) -> Option<Vec<Segment>> {
     const LOADED: u64 = 1;
     let word = |at: usize, bytes: usize| {
-        let field = header.get(at..at.checked_add(bytes)?)?;
+        let field = header.get(at..)?.get(..bytes)?;
         Some(field.iter().rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte)))
     };
     if !header.starts_with(b"\x7fELF\x02") {
@@ -105,8 +105,9 @@ fn segments(header: &[u8]) -> Option<Vec<Segment>> {
     let mut segments = Vec::new();
     for index in 0..count {
         let at = first.checked_add(index * size)?;
-        let (offset, address, length) = (word(at + 8, 8)?, word(at + 16, 8)?, word(at + 40, 8)?);
-        if word(at, 4)? == LOADED {
+        let field = |within: usize, bytes| word(at.checked_add(within)?, bytes);
+        let (offset, address, length) = (field(8, 8)?, field(16, 8)?, field(40, 8)?);
+        if field(0, 4)? == LOADED {
             segments.push(Segment { addresses: address..address.saturating_add(length), offset });
         }
     }
