@@ -9,7 +9,7 @@ use crate::{
 
 static BOOTED: Booted = Booted::new();
 
-fn visits() -> &'static Host {
+pub(crate) fn visits() -> &'static Host {
     host(&BOOTED, "lifecycle")
 }
 
