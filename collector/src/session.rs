@@ -162,6 +162,7 @@ pub fn record<W: Sink>(
         domains: Domains::new(options.filter.clone()),
         processes: Processes::new(wants_callers),
         guests: Guests::new(hypervisor.memories(), options.look_into_guests.as_ref(), wants_callers),
+        departed: Vec::new(),
         named_by_user: HashSet::new(),
         ready: Waiting::default(),
         sequences: Sequences::default(),
@@ -253,6 +254,10 @@ impl Timed for Pending {
 /// What guests' kernels are called as modules.
 const KERNEL: &str = "vmlinux";
 
+/// For how long it is remembered what ran in a domain that is no more: its last samples wait behind others for longer than
+/// for any name.
+const MOURNING: Duration = Duration::from_secs(15);
+
 /// The number of the domain that this runs in: dom0, or the Linux host, whose processes tell of themselves.
 const CONTROL: u32 = 0;
 
@@ -272,6 +277,8 @@ struct Session<'a, W: Sink> {
     domains: Domains,
     processes: Processes,
     guests: Guests,
+    /// The domains that are no more, since when, and of which it is still known what ran.
+    departed: Vec<(DomainId, Instant)>,
     /// The domains whose kernels the user named.
     named_by_user: HashSet<DomainId>,
     /// Complete, and not written yet.
@@ -417,7 +424,11 @@ impl<W: Sink> Session<'_, W> {
     fn take_domains(&mut self, states: &[DomainState], first: bool, progress: &mut dyn Progress) {
         let changes = self.domains.update(states, self.clock.now(), first, &mut self.writer);
         for id in changes.gone {
+            // Not a page of it may stay mapped.
             self.guests.forget(id);
+            self.departed.push((id, Instant::now()));
+        }
+        for (id, _) in self.departed.extract_if(.., |(_, gone)| gone.elapsed() > MOURNING) {
             self.processes.forget(id, &mut self.namer.symbolizer);
             self.namer.forget(id);
             self.namer.symbolizer.forget(id);
