@@ -12,12 +12,6 @@ pub enum ShimError {
         /// What `kernel.perf_event_paranoid` is set to, if the kernel has it.
         paranoid: Option<i32>,
     },
-    /// A kernel that nobody may look into, whatever his privileges.
-    #[error(
-        "this kernel is locked down and lets nobody sample it: /sys/kernel/security/lockdown says confidentiality, and only \
-         another boot ends that"
-    )]
-    LockedDown,
     /// Every CPU takes some descriptors.
     #[error("CPU {cpu} can't be sampled: this process may open too few files (ulimit -n)")]
     OpenFiles {

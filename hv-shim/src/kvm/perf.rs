@@ -308,11 +308,6 @@ pub(super) fn is_refused(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
 }
 
-/// Whether the kernel is locked down so far that its memory and what it does are secret.
-pub(super) fn is_locked_down() -> bool {
-    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|modes| modes.contains("[confidentiality]"))
-}
-
 /// The kernel's setting of who may use events; none where it has none.
 pub(super) fn paranoid() -> Option<i32> {
     fs::read_to_string(PARANOID).ok()?.trim().parse().ok()

@@ -276,7 +276,7 @@ fn choose(
         Ok(_) if perf::counts_cycles() => return Ok((setting, Counter::Cycles)),
         Ok(_) => "its counters do not count".to_owned(),
         Err(error) if is_refused(&error) => {
-            return Err(forbidden());
+            return Err(ShimError::PerfForbidden { paranoid: perf::paranoid() });
         }
         Err(error) => match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV) => "it has no counters for cycles".to_owned(),
@@ -290,16 +290,8 @@ fn choose(
             notes.push(format!("this processor is sampled by the kernel's clock: {why}"));
             Ok((setting, Counter::Clock))
         }
-        Err(error) if is_refused(&error) => Err(forbidden()),
+        Err(error) if is_refused(&error) => Err(ShimError::PerfForbidden { paranoid: perf::paranoid() }),
         Err(error) => Err(ShimError::Io { what: "opening an event of the kernel's clock".into(), error }),
-    }
-}
-
-/// Why this user may not sample the machine.
-fn forbidden() -> ShimError {
-    match perf::is_locked_down() {
-        true => ShimError::LockedDown,
-        false => ShimError::PerfForbidden { paranoid: perf::paranoid() },
     }
 }
 

@@ -76,7 +76,6 @@ fn is_for_others(error: &ShimError) -> bool {
         | ShimError::Refused { .. }
         | ShimError::Livepatch { action: "upload" | "apply", .. } => true,
         ShimError::PerfForbidden { .. }
-        | ShimError::LockedDown
         | ShimError::OpenFiles { .. }
         | ShimError::LockedMemory { .. }
         | ShimError::NoPerfEvents
