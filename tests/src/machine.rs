@@ -23,6 +23,9 @@ const QMP: &str = "qmp.sock";
 /// How often the signs that no report will come are looked for.
 const LOOK_ROUND: Duration = Duration::from_millis(200);
 
+/// Why there is nothing more to be expected, if QEMU has ended.
+pub(crate) const ENDED: &str = "the machine has ended";
+
 /// A running machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -82,7 +85,7 @@ impl Machine {
                 Ok(report) => return Ok(report),
                 Err(RecvTimeoutError::Timeout) => self.look_round(),
                 Err(RecvTimeoutError::Disconnected) => {
-                    Err(anyhow::anyhow!("the machine has ended; QEMU: {}", self.qemu.complaints()))
+                    Err(anyhow::anyhow!("{ENDED}; QEMU: {}", self.qemu.complaints()))
                 }
             };
             if let Err(error) = sign {

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Scenario, guests};
+use crate::{Scenario, guests, machine::ENDED};
 
 /// What Linux prints when something is wrong.
 const KERNELS: [&str; 13] = [
@@ -62,6 +62,21 @@ pub fn of_the_emulator(folder: &Path, scenario: &Scenario) -> Option<String> {
     })
 }
 
+/// What tells that the emulator brought a KVM host down (docs/lab.md), if anything does: the machine ended without a word of
+/// its kernel's, or that found the end of a thread's stack overwritten.
+pub fn of_a_host(error: &anyhow::Error, folder: &Path) -> Option<String> {
+    const OVERWRITTEN: &str = "corrupted stack end detected inside scheduler";
+    let log = fs::read(folder.join("host.log")).ok()?;
+    let log = String::from_utf8_lossy(&log);
+    if let Some(line) = log.lines().find(|line| line.contains(OVERWRITTEN)) {
+        return Some(line.to_owned());
+    }
+    let error = format!("{error:#}");
+    // Not if somebody ended QEMU.
+    let ended = error.contains(ENDED) && !error.contains("terminating on signal");
+    (ended && complaint(&log).is_none()).then(|| "the host has ended without a word".to_owned())
+}
+
 /// Whether a line of Xen's tells of a triple fault of a guest that was up before the first step, or of one that came later
 /// and that no step started.
 fn is_fault(line: &str, scenario: &Scenario) -> bool {
@@ -91,6 +106,23 @@ mod tests {
         write("gamma.log", "fine\n[   41.7] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\nfine\n");
         let told = check_kernels(folder.path()).unwrap_err().to_string();
         assert!(told.contains("gamma.log") && told.contains("soft lockup"), "{told}");
+    }
+
+    #[test]
+    fn a_host_that_ends_without_a_word_was_brought_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |text: &str| fs::write(folder.path().join("host.log"), text).unwrap();
+        let told = |error: &'static str| of_a_host(&anyhow::Error::msg(error), folder.path());
+        let ended = "in step \"record\": the machine has ended; QEMU: it says nothing";
+        assert_eq!(told(ended), None, "there is no KVM host");
+        write("[    3.2] random: crng init done\n");
+        assert!(told(ended).is_some());
+        assert_eq!(told("step \"record\" was stopped: it takes longer than its limit of 120 s"), None);
+        assert_eq!(told("the machine has ended; QEMU: terminating on signal 15"), None);
+        write("[   46.7] Kernel panic - not syncing: corrupted stack end detected inside scheduler\n");
+        assert!(told("the host has crashed").is_some_and(|line| line.contains("corrupted stack end")));
+        write("[   46.7] BUG: unable to handle page fault\n");
+        assert_eq!(told(ended), None, "that may be anybody's");
     }
 
     #[test]

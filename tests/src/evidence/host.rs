@@ -13,7 +13,7 @@ use anyhow::Context;
 use super::{complaints, observed::Observed, report::Report};
 use crate::{Options, Scenario, StepOutcome};
 
-/// How often a run is repeated in which the emulator brings a guest down.
+/// How often a run is repeated in which the emulator brings a guest or a KVM host down.
 const REPETITIONS: usize = 2;
 
 /// A host whose scenario has been run.
@@ -57,8 +57,10 @@ impl Host {
         let options = Options { out: out.clone(), programs, ..Options::default() };
         let mut outcome = crate::run(scenario, &options);
         for _ in 0..REPETITIONS {
-            let Some(mark) = complaints::of_the_emulator(&console, scenario) else { break };
-            println!("{name}: once more, for the emulator brought a guest down: {mark}");
+            let mark = complaints::of_the_emulator(&console, scenario);
+            let ended = || outcome.as_ref().err().and_then(|error| complaints::of_a_host(error, &console));
+            let Some(mark) = mark.or_else(ended) else { break };
+            println!("{name}: once more, for the emulator brought a kernel down: {mark}");
             outcome = crate::run(scenario, &options);
         }
         // First: a guest that has crashed is often why a run ends early.
