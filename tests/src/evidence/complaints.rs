@@ -63,12 +63,13 @@ pub fn of_the_emulator(folder: &Path, scenario: &Scenario) -> Option<String> {
 }
 
 /// What tells that the emulator brought a KVM host down (docs/lab.md), if anything does: the machine ended without a word of
-/// its kernel's, or that found the end of a thread's stack overwritten.
+/// its kernel's, or that found the end of a thread's stack overwritten, or that a CPU stood still for more than twenty
+/// seconds.
 pub fn of_a_host(error: &anyhow::Error, folder: &Path) -> Option<String> {
-    const OVERWRITTEN: &str = "corrupted stack end detected inside scheduler";
+    const MARKS: [&str; 2] = ["corrupted stack end detected inside scheduler", "detected stalls on CPUs"];
     let log = fs::read(folder.join("host.log")).ok()?;
     let log = String::from_utf8_lossy(&log);
-    if let Some(line) = log.lines().find(|line| line.contains(OVERWRITTEN)) {
+    if let Some(line) = log.lines().find(|line| MARKS.iter().any(|mark| line.contains(mark))) {
         return Some(line.to_owned());
     }
     let error = format!("{error:#}");
