@@ -5,8 +5,8 @@
 #
 # Only what has changed is written to a terminal: so the screen is drawn anew (Ctrl-L) each time before it is looked at.
 # Blanks are not written even then, so that TEXT, which is grep's, can have none.
-# What does not come within two minutes is told, and is for the test to judge.
-for try in $(seq 120); do
+# What does not come within two minutes, or SHOWS_TRIES seconds, is told, and is for the test to judge.
+for try in $(seq "${SHOWS_TRIES:-120}"); do
     from=$(stat -c %s "$1" 2>/dev/null || echo 0)
     printf 'keys \f\n' >"$2"
     sleep 1
