@@ -72,7 +72,7 @@ fn the_busiest_guest_is_shown_down_to_its_instructions() {
     assert_shows(&code, &["5 code", "beta_hot", "INSTRUCTION", "add", "xor"]);
 }
 
-/// Not in every run: it takes the emulated host longer than it lives, now and then (docs/lab.md).
+/// Not in every run: on a slow machine the names come later than is waited for.
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn long_a_guest_that_boots_anew_while_it_is_watched_has_its_names() {
