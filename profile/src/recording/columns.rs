@@ -10,6 +10,33 @@ use super::Damage;
 /// No table of one chunk has more rows: their memory is bounded by this where a width is 0.
 pub(super) const MAX_ROWS: usize = 1 << 18;
 
+/// Rows that were not written yet.
+#[derive(Debug)]
+pub(super) struct Table<const N: usize>([Vec<u64>; N]);
+
+impl<const N: usize> Default for Table<N> {
+    fn default() -> Self {
+        Self([const { Vec::new() }; N])
+    }
+}
+
+impl<const N: usize> Table<N> {
+    /// How many there are.
+    pub(super) fn rows(&self) -> usize {
+        self.0.first().map_or(0, Vec::len)
+    }
+
+    pub(super) fn push(&mut self, row: [u64; N]) {
+        self.0.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    }
+
+    /// Appends the table, and forgets its rows.
+    pub(super) fn drain_into(&mut self, out: &mut Vec<u8>) {
+        append(out, self.0.each_ref().map(Vec::as_slice));
+        self.0.iter_mut().for_each(Vec::clear);
+    }
+}
+
 /// Appends a table; all columns are of one length.
 pub(super) fn append<const N: usize>(out: &mut Vec<u8>, columns: [&[u64]; N]) {
     append_number(out, columns.first().map_or(0, |column| column.len()) as u64);

@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     Damage, Entry, Lane, Place,
-    columns::{append, difference, differing, optional, take, take_bytes, take_optional, take_u32},
+    columns::{Table, difference, differing, optional, take, take_bytes, take_optional, take_u32},
 };
 
 /// Quick, and keyed at random: guests choose what is in it.
@@ -20,11 +20,11 @@ type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 pub(super) struct Encoder {
     expected: Expected,
     texts: Vec<u8>,
-    names: Vec<u64>,
-    frames: [Vec<u64>; 12],
-    chains: [Vec<u64>; 2],
-    places: [Vec<u64>; 4],
-    lanes: [Vec<u64>; 2],
+    names: Table<1>,
+    frames: Table<12>,
+    chains: Table<2>,
+    places: Table<4>,
+    lanes: Table<2>,
 }
 
 /// What encoder and decoder know alike.
@@ -108,12 +108,13 @@ impl Expected {
 impl Encoder {
     /// How many rows there are, or sixteenths of the bytes of text.
     pub(super) fn size(&self) -> usize {
-        let rows = [&self.names, &self.frames[0], &self.chains[0], &self.places[0], &self.lanes[0]];
-        (self.texts.len() / 16).max(rows.into_iter().map(Vec::len).max().unwrap_or(0))
+        let Self { texts, names, frames, chains, places, lanes, .. } = self;
+        let rows = [names.rows(), frames.rows(), chains.rows(), places.rows(), lanes.rows()];
+        rows.into_iter().fold(texts.len() / 16, usize::max)
     }
 
     pub(super) fn name(&mut self, name: &str) {
-        self.names.push(name.len() as u64);
+        self.names.push([name.len() as u64]);
         self.texts.extend_from_slice(name.as_bytes());
     }
 
@@ -148,13 +149,13 @@ impl Encoder {
         expected.learn(space, module, function, start);
         expected.enter_frame(space);
         (expected.domain, expected.process) = (domain, process);
-        push(&mut self.frames, row);
+        self.frames.push(row);
     }
 
     pub(super) fn chain(&mut self, Chain { caller, frame }: Chain) {
         let expected = &mut self.expected;
         let up = caller.map_or(0, |caller| expected.chain_owners.len() as u64 - u64::from(caller.0));
-        push(&mut self.chains, [up, difference(frame.0.into(), expected.frame)]);
+        self.chains.push([up, difference(frame.0.into(), expected.frame)]);
         expected.enter_chain(frame);
     }
 
@@ -168,11 +169,11 @@ impl Encoder {
             difference(place.chain.0.into(), expected.chain),
         ];
         (expected.current, expected.chain) = (process, u64::from(place.chain.0) + 1);
-        push(&mut self.places, row);
+        self.places.push(row);
     }
 
     pub(super) fn lane(&mut self, Lane { cpu, event }: Lane) {
-        push(&mut self.lanes, [cpu.0.into(), event.0.into()]);
+        self.lanes.push([cpu.0.into(), event.0.into()]);
     }
 
     /// Appends the payload of a chunk, if there is anything to say.
@@ -180,21 +181,13 @@ impl Encoder {
         if self.size() == 0 {
             return;
         }
-        append(out, [&self.names]);
-        out.extend_from_slice(&self.texts);
-        append(out, self.frames.each_ref().map(Vec::as_slice));
-        append(out, self.chains.each_ref().map(Vec::as_slice));
-        append(out, self.places.each_ref().map(Vec::as_slice));
-        append(out, self.lanes.each_ref().map(Vec::as_slice));
-        self.texts.clear();
-        let columns = [&mut self.names].into_iter();
-        let columns = columns.chain(&mut self.frames).chain(&mut self.chains);
-        columns.chain(&mut self.places).chain(&mut self.lanes).for_each(Vec::clear);
+        self.names.drain_into(out);
+        out.append(&mut self.texts);
+        self.frames.drain_into(out);
+        self.chains.drain_into(out);
+        self.places.drain_into(out);
+        self.lanes.drain_into(out);
     }
-}
-
-fn push<const N: usize>(columns: &mut [Vec<u64>; N], row: [u64; N]) {
-    columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
 }
 
 /// Decodes chunk after chunk.

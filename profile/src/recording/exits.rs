@@ -4,7 +4,7 @@ use crate::{ExitCost, NameId, Time};
 
 use super::{
     Damage, PlaceId,
-    columns::{append, difference, differing, take, take_u32},
+    columns::{Table, difference, differing, take, take_u32},
 };
 
 /// What the exits of one place and one reason cost since they were told the last time.
@@ -24,34 +24,32 @@ pub struct Exits {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     last: u64,
-    columns: [Vec<u64>; 6],
+    table: Table<6>,
 }
 
 impl Encoder {
     /// How many rows there are.
     pub(super) fn rows(&self) -> usize {
-        self.columns[0].len()
+        self.table.rows()
     }
 
     pub(super) fn exits(&mut self, exits: Exits) {
         let Exits { time, place, reason, cost } = exits;
-        let row = [
+        self.table.push([
             place.0.into(),
             reason.0.into(),
             difference(time.0, self.last),
             cost.count,
             cost.total_ns,
             cost.longest_ns,
-        ];
+        ]);
         self.last = time.0;
-        self.columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
     }
 
     /// Appends the payload of a chunk, if there is any row.
     pub(super) fn drain_into(&mut self, out: &mut Vec<u8>) {
         if self.rows() > 0 {
-            append(out, self.columns.each_ref().map(Vec::as_slice));
-            self.columns.iter_mut().for_each(Vec::clear);
+            self.table.drain_into(out);
         }
     }
 }

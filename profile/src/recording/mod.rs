@@ -15,6 +15,7 @@ mod entries;
 mod error;
 mod exits;
 mod header;
+mod kept;
 mod reader;
 mod samples;
 mod tables;

@@ -6,7 +6,7 @@ use crate::{Event, Sample, Time, VcpuId};
 
 use super::{
     Damage, Lane, PlaceId, Tables,
-    columns::{append, difference, differing, optional, take, take_optional, take_u32},
+    columns::{Table, difference, differing, optional, take, take_optional, take_u32},
 };
 
 /// Samples in the order of the file, column by column; what they refer to resolves in the recording's [`Tables`].
@@ -143,13 +143,13 @@ impl NextPlace {
 pub(super) struct Encoder {
     lanes: Vec<Last>,
     next: NextPlace,
-    columns: [Vec<u64>; 6],
+    table: Table<6>,
 }
 
 impl Encoder {
     /// How many samples there are.
     pub(super) fn rows(&self) -> usize {
-        self.columns[0].len()
+        self.table.rows()
     }
 
     /// The next lane.
@@ -168,14 +168,13 @@ impl Encoder {
             difference(sample.sequence, last.sequence),
         ];
         last.set(sample.time.0, sample.sequence);
-        self.columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        self.table.push(row);
     }
 
     /// Appends the payload of a chunk, if there is any sample.
     pub(super) fn drain_into(&mut self, out: &mut Vec<u8>) {
         if self.rows() > 0 {
-            append(out, self.columns.each_ref().map(Vec::as_slice));
-            self.columns.iter_mut().for_each(Vec::clear);
+            self.table.drain_into(out);
         }
     }
 }

@@ -12,14 +12,16 @@ use indexmap::{IndexMap, map};
 use serde::Serialize;
 
 use crate::{
-    Chain, ChainId, CpuAccount, Domain, DomainId, ExitCost, Frame, FrameId, KeptStacks, NameId, Process,
-    ProcessId, Sample, Snapshot, Space, Time, VcpuTimes,
+    Chain, ChainId, Domain, DomainId, ExitCost, Frame, FrameId, KeptStacks, NameId, Process, ProcessId,
+    Sample, Snapshot, Space, Time, VcpuTimes,
 };
 
 use super::{
     End, Exits, Fact, Header, Lane, MAX_DEPTH, Mark, Move, Note, Place, PlaceId, RecordingError,
     chunk::{self, Kind, Packer},
-    columns, entries, exits, samples,
+    columns, entries, exits,
+    kept::Kept,
+    samples,
 };
 
 /// More samples, rows of a table or bytes than this are not held back.
@@ -67,37 +69,6 @@ pub struct Writer<W: Write> {
     /// Reused to put the chunks together.
     payload: Vec<u8>,
     out: Vec<u8>,
-}
-
-/// What is told again and again, each time since the beginning.
-#[derive(Debug)]
-struct Kept<T> {
-    /// What it was when this file began, and what it is.
-    opening: Option<T>,
-    latest: Option<T>,
-    is_written: bool,
-}
-
-impl<T: Clone> Kept<T> {
-    fn new() -> Self {
-        Self { opening: None, latest: None, is_written: true }
-    }
-
-    fn set(&mut self, value: T) {
-        (self.latest, self.is_written) = (Some(value), false);
-    }
-
-    fn begin_file(&mut self) {
-        self.opening.clone_from(&self.latest);
-        self.is_written = true;
-    }
-
-    /// What is to be written, if anything is.
-    fn take(&mut self, since: impl Fn(&T, Option<&T>) -> T) -> Option<T> {
-        let latest = self.latest.as_ref().filter(|_| !self.is_written)?;
-        self.is_written = true;
-        Some(since(latest, self.opening.as_ref()))
-    }
 }
 
 /// Something with its number, and whether this file has it.
@@ -524,68 +495,16 @@ impl<W: Write> Writer<W> {
             self.exits.drain_into(&mut self.payload);
             append(Kind::Exits, &mut self.payload)?;
             append(Kind::Stacks, &mut self.stacks)?;
-            if let Some(books) = self.books.take(since) {
+            if let Some(books) = self.books.take() {
                 append(Kind::Snapshot, &mut encode(&books))?;
             }
-            if let Some(times) = self.vcpu_times.take(times_since) {
+            if let Some(times) = self.vcpu_times.take() {
                 append(Kind::VcpuTimes, &mut encode(&times))?;
             }
         }
         self.sink.write_all(&self.out)?;
         self.written += self.out.len() as u64;
         Ok(())
-    }
-}
-
-/// Books as they are since earlier ones.
-fn since(latest: &Snapshot, opening: Option<&Snapshot>) -> Snapshot {
-    let mut books = latest.clone();
-    let Some(opening) = opening else { return books };
-    books.idle_ns = books.idle_ns.saturating_sub(opening.idle_ns);
-    for (cpu, account) in &mut books.cpus {
-        if let Some((_, before)) = opening.cpus.iter().find(|(known, _)| known == cpu) {
-            *account = account_since(account, before);
-        }
-    }
-    for time in &mut books.domains {
-        if let Some(before) = opening.domains.iter().find(|known| known.domain == time.domain) {
-            time.cpu_ns = time.cpu_ns.saturating_sub(before.cpu_ns);
-        }
-    }
-    books
-}
-
-/// What vCPUs did since an earlier moment.
-fn times_since(latest: &VcpuTimes, opening: Option<&VcpuTimes>) -> VcpuTimes {
-    let mut times = latest.clone();
-    let opening = opening.map_or(&[][..], |opening| &opening.vcpus);
-    for time in &mut times.vcpus {
-        if let Some(before) = opening.iter().find(|known| known.vcpu == time.vcpu) {
-            time.running_ns = time.running_ns.saturating_sub(before.running_ns);
-            time.waiting_ns = time.waiting_ns.saturating_sub(before.waiting_ns);
-            time.blocked_ns = time.blocked_ns.saturating_sub(before.blocked_ns);
-        }
-    }
-    times
-}
-
-fn account_since(now: &CpuAccount, before: &CpuAccount) -> CpuAccount {
-    let since = |count: fn(&CpuAccount) -> u64| count(now).saturating_sub(count(before));
-    let lost = now
-        .lost
-        .iter()
-        .map(|(cause, count)| (*cause, count.saturating_sub(before.lost.get(cause).copied().unwrap_or(0))));
-    CpuAccount {
-        taken: since(|account| account.taken),
-        written: since(|account| account.written),
-        filtered: since(|account| account.filtered),
-        lost: lost.collect(),
-        quiet_ns: since(|account| account.quiet_ns),
-        masked_ns: since(|account| account.masked_ns),
-        foreign: since(|account| account.foreign),
-        late: since(|account| account.late),
-        awake_ns: since(|account| account.awake_ns),
-        own_ns: since(|account| account.own_ns),
     }
 }
 
