@@ -1,5 +1,6 @@
 //! One recording from its first to its last sample.
 
+mod names;
 mod samples;
 mod waiting;
 
@@ -12,7 +13,7 @@ use std::{
 
 use hv_shim::{CallGraph, Change, DomainState, Hypervisor, Record, Request, Sampling, ShimError, Taken};
 use profile::{
-    CodeAddress, Domain, DomainId, DomainKind, PhysCpu, Space, Time,
+    CodeAddress, Domain, DomainId, PhysCpu, Time,
     recording::{End, EndReason, Header, Host, Mark, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
@@ -22,7 +23,7 @@ use crate::{
     books::{self, Books, Sequences},
     callers::Callers,
     domains::{Domains, Filter},
-    guests::{Answer, Guests, Looking, Whose},
+    guests::{Guests, Looking},
     merge::{Merger, Timed},
     naming::Namer,
     processes::Processes,
@@ -452,12 +453,6 @@ impl<W: Sink> Session<'_, W> {
         }
     }
 
-    /// Whether names are wanted of what a domain has in memory: dom0's processes also tell which domain they serve.
-    fn is_looked_into(&self, id: DomainId) -> bool {
-        let serves = || self.domains.domain(id).kind == DomainKind::Dom0 && self.sampling.has_backends();
-        self.domains.is_wanted(Some(id)) || serves()
-    }
-
     /// Writes what is complete, until the rings have to be emptied again; whether more is left. A domain that is not known
     /// yet is looked for first.
     fn write_ready(&mut self, progress: &mut dyn Progress) -> Result<bool, CollectError> {
@@ -474,93 +469,6 @@ impl<W: Sink> Session<'_, W> {
         }
         self.ask_ahead(before);
         Ok(self.write_named(Some(until)))
-    }
-
-    /// Asks whose processes the samples are of that are complete, from a place on.
-    fn ask_ahead(&mut self, from: usize) {
-        for record in self.ready.later(from) {
-            if let Some(taken) = record.taken()
-                && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
-                && self.is_looked_into(id)
-            {
-                self.guests.foresee(self.domains.domain(id), taken, self.drained);
-            }
-        }
-    }
-
-    /// Writes what is complete, up to the first sample whose names are on their way. Stops at a moment, unless too much is
-    /// left; whether it did.
-    fn write_named(&mut self, until: Option<Instant>) -> bool {
-        self.take_answers();
-        while let Some(pending) = self.ready.pop() {
-            if let Some(taken) = pending.record.taken()
-                && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
-                && self.is_looked_into(id)
-                && !self.ready.is_full()
-                && self.guests.is_awaited(
-                    self.domains.domain(id),
-                    self.namer.symbolizer.has_kernel(id),
-                    taken,
-                    self.drained,
-                    || self.namer.is_unnamed(Space::Kernel(id), code_address(taken)),
-                )
-            {
-                self.ready.put_back(pending);
-                return false;
-            }
-            self.write(pending);
-            let is_late = until.is_some_and(|until| Instant::now() >= until);
-            if is_late && !self.ready.is_empty() && self.ready.has_room() {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Takes what guests' memory said.
-    fn take_answers(&mut self) {
-        while let Some(answer) = self.guests.next_answer() {
-            match answer {
-                Answer::Kernel { result: Ok(None), .. } => {}
-                Answer::Kernel { domain, result: Ok(Some(names)) } => {
-                    let names = *names;
-                    let name = &self.domains.domain(domain).name;
-                    let note =
-                        names.no_processes.map(|why| format!("the processes of {name} can't be told: {why}"));
-                    if let Some(code) = names.code {
-                        self.callers.set_kernel(domain, code);
-                    }
-                    if names.symbols.is_some() {
-                        self.processes.forget(domain, &mut self.namer.symbolizer);
-                    }
-                    if !self.named_by_user.contains(&domain) {
-                        let symbolizer = &mut self.namer.symbolizer;
-                        if let Some(symbols) = names.symbols {
-                            symbolizer.set_kernel(domain, KERNEL, symbols);
-                        }
-                        symbolizer.set_loaded(domain, names.loaded);
-                        self.namer.forget(domain);
-                    }
-                    self.note_once(note);
-                }
-                Answer::Kernel { domain, result: Err(why) } => {
-                    let name = &self.domains.domain(domain).name;
-                    self.note_once(Some(format!("the memory of {name} gives no names: {why}")));
-                }
-                Answer::Process { domain, root, until, owner: Whose::Process(process) } => {
-                    let (symbolizer, writer) = (&mut self.namer.symbolizer, &mut self.writer);
-                    let moved =
-                        self.processes.guest_process(domain, root, until, process, symbolizer, writer);
-                    self.namer.forget_processes(moved.as_slice());
-                }
-                Answer::Process { domain, root, until, owner: Whose::Same } => {
-                    self.processes.still_there(domain, root, until);
-                }
-                Answer::Process { domain, root, until, owner: Whose::Nobody } => {
-                    self.processes.guest_process_gone(domain, root, until);
-                }
-            }
-        }
     }
 
     fn note_once(&mut self, text: Option<String>) {

@@ -31,10 +31,9 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Looking {
     known: Option<Known>,
-    /// Which pages it took to see that the kernel is the same, and that a process is: the next look takes the same ones,
-    /// and asks for them together.
-    kernel_pages: Vec<u64>,
-    process_pages: HashMap<u64, Vec<u64>>,
+    /// Which pages it took to see that the kernel is the same (none), and that the process of a root is: the next look takes
+    /// the same ones, and asks for them together.
+    expected: HashMap<Option<u64>, Vec<u64>>,
     /// Whether it is wanted how callers are found.
     wants_callers: bool,
 }
@@ -54,8 +53,9 @@ struct Known {
 /// Processes that are remembered.
 const MOST_TOLD: usize = 4096;
 
-/// Pages that are expected to be read again, at the most.
-const MOST_EXPECTED: usize = 2048;
+/// Pages that are expected to be read again for a kernel, and for a process, at the most.
+const MOST_OF_KERNEL: usize = 2048;
+const MOST_OF_PROCESS: usize = 128;
 
 fn limits() -> Limits {
     Limits { time: Some(LONGEST_LOOK), ..Limits::default() }
@@ -71,13 +71,9 @@ impl Looking {
             About::Process(root) => Answer::Process(self.process(&look, root)),
             About::Task(root) => Answer::Task(self.task(&look, root)),
             About::StillThere(root) => {
-                memory.expect(self.process_pages.get(&root).map_or(&[], Vec::as_slice));
+                self.expect(memory, Some(root));
                 let is_there = self.is_still_there(&look, root);
-                self.process_pages.remove(&root);
-                let pages = memory.here();
-                if is_there && pages.len() <= MOST_EXPECTED / 16 && self.process_pages.len() < MOST_TOLD {
-                    self.process_pages.insert(root, pages);
-                }
+                self.remember(memory, Some(root), is_there.then_some(MOST_OF_PROCESS));
                 Answer::StillThere(is_there)
             }
             About::File(size) => Answer::File(read(&WholeFile { memory, size }, &look, question.callers)),
@@ -86,14 +82,27 @@ impl Looking {
     }
 
     fn kernel_again(&mut self, look: &Look<'_>, memory: &Pages, root: u64, with_symbols: bool) -> Answer {
-        memory.expect(&self.kernel_pages);
+        self.expect(memory, None);
         let answer = self.kernel(look, root, with_symbols);
-        self.kernel_pages = match answer {
-            Answer::SameKernel => memory.here(),
-            _ => Vec::new(),
-        };
-        self.kernel_pages.truncate(MOST_EXPECTED);
+        let is_same = matches!(answer, Answer::SameKernel);
+        self.remember(memory, None, is_same.then_some(MOST_OF_KERNEL));
         answer
+    }
+
+    /// Fetches what the last look at this took.
+    fn expect(&self, memory: &Pages, of: Option<u64>) {
+        if let Some(pages) = self.expected.get(&of) {
+            memory.expect(pages);
+        }
+    }
+
+    /// Remembers what this look took, if it was so many pages at the most; forgets it where the next one will take others.
+    fn remember(&mut self, memory: &Pages, of: Option<u64>, most: Option<usize>) {
+        let pages = most.map(|most| (memory.here(), most)).filter(|(pages, most)| pages.len() <= *most);
+        self.expected.remove(&of);
+        if self.expected.len() <= MOST_TOLD {
+            self.expected.extend(pages.map(|(pages, _)| (of, pages)));
+        }
     }
 
     fn kernel(&mut self, look: &Look<'_>, root: u64, with_symbols: bool) -> Answer {
