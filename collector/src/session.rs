@@ -252,9 +252,6 @@ impl Timed for Pending {
     }
 }
 
-/// What guests' kernels are called as modules.
-const KERNEL: &str = "vmlinux";
-
 /// For how long it is remembered what ran in a domain that is no more: its last samples wait behind others for longer than
 /// for any name.
 const MOURNING: Duration = Duration::from_secs(15);

@@ -12,6 +12,7 @@ pub mod events;
 mod exit_reason;
 mod hypervisor;
 mod kvm;
+pub mod own_core;
 mod own_kernel;
 mod own_object;
 pub mod own_processes;

@@ -86,6 +86,33 @@ pub struct Taken {
     pub serves: Option<u32>,
 }
 
+impl Taken {
+    /// Where a domain's vCPU was, of which no sample was taken: it stands for nothing.
+    pub(crate) fn unsampled(
+        time: Time,
+        (domain, vcpu): (u32, u32),
+        (mode, owner): (Mode, Owner),
+        instruction_pointer: u64,
+    ) -> Self {
+        Self {
+            time,
+            sequence: 0,
+            weight: 0,
+            event: EventId(0),
+            charged_to: Some(domain),
+            vcpu: Some(vcpu),
+            mode,
+            owner,
+            process: None,
+            page_tables: None,
+            instruction_pointer,
+            stretches: Vec::new(),
+            missing: None,
+            serves: None,
+        }
+    }
+}
+
 /// Why nothing, or nothing more, was captured with a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {

@@ -3,7 +3,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use guest::{Levels, Limits, Look, PageTables};
-use hv_shim::{Hypervisor, Memories};
+use hv_shim::{Hypervisor, Memories, own_core::KernelCore};
 use profile::{Domain, DomainKind, GuestVirtual, Space};
 use tui::{CodeWanted, ReadCode};
 
@@ -63,38 +63,11 @@ fn process(wanted: &CodeWanted) -> Result<Vec<u8>, String> {
 
 /// This host's kernel, as its core file has it.
 fn kernel(wanted: &CodeWanted) -> Result<Vec<u8>, String> {
-    const PATH: &str = "/proc/kcore";
-    let read = || {
-        let core = File::open(PATH)?;
-        match core_offset(&core, wanted.start)? {
-            Some(offset) => read_some(&core, offset, wanted.length),
-            None => Err(io::Error::other("it has nothing at this address")),
-        }
+    let read = |core: KernelCore| match core.place(wanted.start) {
+        Some((file, offset)) => read_some(file, offset, wanted.length),
+        None => Err(io::Error::other("it has nothing at this address")),
     };
-    read().map_err(|error: io::Error| format!("{PATH} can't be read: {error}"))
-}
-
-/// Where an ELF core file has an address (System V gABI, *Program Header*).
-fn core_offset(core: &File, address: u64) -> io::Result<Option<u64>> {
-    const HEADER: usize = 64;
-    const PROGRAM_HEADER: usize = 56;
-    const LOAD: u32 = 1;
-    /// A kernel's core file has a dozen.
-    const MOST: usize = 1024;
-    let word = |bytes: &[u8], at: usize| {
-        bytes[at..at + 8].iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte))
-    };
-    let mut header = [0; HEADER];
-    core.read_exact_at(&mut header, 0)?;
-    let count = usize::from(u16::from_le_bytes([header[56], header[57]])).min(MOST);
-    let mut headers = vec![0; count * PROGRAM_HEADER];
-    core.read_exact_at(&mut headers, word(&header, 32))?;
-    let holds = |header: &&[u8]| {
-        let inside = address.checked_sub(word(header, 16)).is_some_and(|inside| inside < word(header, 40));
-        header[..4] == LOAD.to_le_bytes() && inside
-    };
-    let found = headers.chunks_exact(PROGRAM_HEADER).find(holds);
-    Ok(found.map(|header| word(header, 8).wrapping_add(address - word(header, 16))))
+    KernelCore::open().and_then(read).map_err(|error| format!("{} can't be read: {error}", KernelCore::PATH))
 }
 
 /// As many bytes as there are.
@@ -128,12 +101,9 @@ impl ReadCode for NoCode {
 mod tests {
     use super::*;
 
-    /// The program's own file stands in for a core file: its segments say where they are as well.
     #[test]
-    fn addresses_are_found_in_elf_files() {
+    fn files_are_read_at_a_place() {
         let file = File::open("/proc/self/exe").unwrap();
-        assert_eq!(core_offset(&file, 0).unwrap(), Some(0), "the first segment has the header");
-        assert_eq!(core_offset(&file, u64::MAX).unwrap(), None);
         assert_eq!(read_some(&file, 1, 3).unwrap(), b"ELF");
     }
 }

@@ -4,8 +4,11 @@ use std::time::Instant;
 
 use profile::{DomainId, DomainKind, Space};
 
-use super::{KERNEL, Session, Sink, code_address};
+use super::{Session, Sink, code_address};
 use crate::guests::{Answer, Whose};
+
+/// What guests' kernels are called as modules.
+const KERNEL: &str = "vmlinux";
 
 impl<W: Sink> Session<'_, W> {
     /// Whether names are wanted of what a domain has in memory: dom0's processes also tell which domain they serve.

@@ -127,8 +127,8 @@ impl Domains {
             guest.vcpus = guest.vcpus.max(vcpu_files(pid));
             let threads = threads(pid);
             known.retain(pid, |tid| threads.contains(&tid));
-            let has_run = known.has_run(pid) || threads.iter().any(|&tid| has_run_guest(pid, tid));
-            guest.arriving &= !has_run;
+            let has_run = || known.has_run(pid) || threads.iter().any(|&tid| has_run_guest(pid, tid));
+            guest.arriving = guest.arriving && !has_run();
             let running = known.threads_of(pid);
             for tid in threads {
                 let Some(times) = ThreadTimes::read(pid, tid) else { continue };

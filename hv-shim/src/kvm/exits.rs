@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profile::{EventId, ExitCost, Time};
+use profile::{ExitCost, Time};
 
 use super::{
     bpf::{Bpf, ExitCounter, ExitRow, Lack, Processor},
@@ -138,20 +138,9 @@ impl Reasons {
         // Firmware runs without any.
         let page_tables = row.state.map(|state| state.root).filter(|root| root.0 != 0);
         let at = Taken {
-            time,
-            sequence: 0,
-            weight: 0,
-            event: EventId(0),
-            charged_to: Some(guest),
-            vcpu: Some(row.vcpu_id),
-            mode,
-            owner,
             process: page_tables.filter(|_| matches!(owner, Owner::Process(_))).map(ProcessKey::Root),
             page_tables,
-            instruction_pointer: row.instruction_pointer,
-            stretches: Vec::new(),
-            missing: None,
-            serves: None,
+            ..Taken::unsampled(time, (guest, row.vcpu_id), (mode, owner), row.instruction_pointer)
         };
         let cost = ExitCost { count: row.count, total_ns: row.total_ns, longest_ns: row.longest_ns };
         Exits { at, reason: self.name(row.reason), cost }

@@ -1,13 +1,10 @@
 //! Dom0's own kernel, as it shows itself to root (`/proc/kcore`): where each thread has its stack.
 
-use std::{
-    collections::BTreeSet,
-    fs::{self, File},
-    ops::Range,
-    os::unix::fs::FileExt,
-};
+use std::{collections::BTreeSet, fs, os::unix::fs::FileExt};
 
 use guest::{Btf, LayoutError};
+
+use crate::own_core::KernelCore;
 
 /// The size of a kernel stack on x86-64 (`THREAD_SIZE`).
 pub(super) const STACK_BYTES: u64 = 16 << 10;
@@ -15,22 +12,13 @@ pub(super) const STACK_BYTES: u64 = 16 << 10;
 /// More tasks than a kernel has numbers for: a list that changes under way must end.
 const MOST_TASKS: usize = 1 << 22;
 
-const KCORE: &str = "/proc/kcore";
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// The kernel's memory.
 pub(super) struct KernelMemory {
-    file: File,
-    segments: Vec<Segment>,
+    core: KernelCore,
     layout: Layout,
     init_task: u64,
-}
-
-/// Where a stretch of addresses is in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Segment {
-    addresses: Range<u64>,
-    offset: u64,
 }
 
 /// Where a task's structure has what is asked of it.
@@ -65,12 +53,8 @@ impl KernelMemory {
         let types = fs::read(TYPES).map_err(|error| format!("{TYPES}: {error}"))?;
         let layout = Btf::of_kernel(types).and_then(|types| Layout::of(&types));
         let layout = layout.map_err(|error| format!("{TYPES}: {error}"))?;
-        let kcore = |error: std::io::Error| format!("{KCORE}: {error}");
-        let file = File::open(KCORE).map_err(kcore)?;
-        let mut header = vec![0; 64 << 10];
-        let read = file.read_at(&mut header, 0).map_err(kcore)?;
-        let segments = segments(&header[..read]).ok_or_else(|| format!("{KCORE} is no core file"))?;
-        Ok(Self { file, segments, layout, init_task })
+        let core = KernelCore::open().map_err(|error| format!("{}: {error}", KernelCore::PATH))?;
+        Ok(Self { core, layout, init_task })
     }
 
     /// Where threads have their stacks: those that `wanted` gives for a process, with their process.
@@ -79,9 +63,9 @@ impl KernelMemory {
     }
 
     fn word(&self, address: u64) -> Option<u64> {
-        let segment = self.segments.iter().find(|segment| segment.addresses.contains(&address))?;
+        let (file, offset) = self.core.place(address)?;
         let mut word = [0; 8];
-        self.file.read_exact_at(&mut word, segment.offset + (address - segment.addresses.start)).ok()?;
+        file.read_exact_at(&mut word, offset).ok()?;
         Some(u64::from_le_bytes(word))
     }
 }
@@ -89,29 +73,6 @@ impl KernelMemory {
 fn init_task(symbols: &str) -> Option<u64> {
     let line = symbols.lines().find(|line| line.ends_with(" init_task"))?;
     u64::from_str_radix(line.split_once(' ')?.0, 16).ok().filter(|&address| address != 0)
-}
-
-/// The loaded segments of an ELF file of 64 bits, by its first bytes.
-fn segments(header: &[u8]) -> Option<Vec<Segment>> {
-    const LOADED: u64 = 1;
-    let word = |at: usize, bytes: usize| {
-        let field = header.get(at..)?.get(..bytes)?;
-        Some(field.iter().rev().fold(0, |word: u64, &byte| word << 8 | u64::from(byte)))
-    };
-    if !header.starts_with(b"\x7fELF\x02") {
-        return None;
-    }
-    let (first, size, count) = (word(32, 8)? as usize, word(54, 2)? as usize, word(56, 2)? as usize);
-    let mut segments = Vec::new();
-    for index in 0..count {
-        let at = first.checked_add(index * size)?;
-        let field = |within: usize, bytes| word(at.checked_add(within)?, bytes);
-        let (offset, address, length) = (field(8, 8)?, field(16, 8)?, field(40, 8)?);
-        if field(0, 4)? == LOADED {
-            segments.push(Segment { addresses: address..address.saturating_add(length), offset });
-        }
-    }
-    Some(segments)
 }
 
 /// Walks the processes, and the threads of those that are wanted.
@@ -191,25 +152,6 @@ mod tests {
         let read = |address| words.get(&address).copied();
         assert_eq!(stacks(LAYOUT, 0x1000, read, |pid| (pid == 10).then_some(&threads)).len(), 1);
         assert_eq!(list(0x10, |_| Some(0x20)).take(10_000_000).count(), MOST_TASKS);
-    }
-
-    #[test]
-    fn segments_are_read_and_nonsense_is_none() {
-        let mut header = vec![0; 64 + 2 * 56];
-        header[..5].copy_from_slice(b"\x7fELF\x02");
-        (header[32], header[54], header[56]) = (64, 56, 2);
-        // A note, then memory.
-        header[64] = 4;
-        header[64 + 56] = 1;
-        header[64 + 56 + 9] = 0x70;
-        header[64 + 56 + 16..][..8].copy_from_slice(&0xffff_8880_0000_0000u64.to_le_bytes());
-        header[64 + 56 + 42] = 1;
-        let memory = Segment { addresses: 0xffff_8880_0000_0000..0xffff_8880_0001_0000, offset: 0x7000 };
-        assert_eq!(segments(&header), Some(vec![memory]));
-        assert_eq!(segments(&header[..100]), None);
-        assert_eq!(segments(b"\x7fELF\x01"), None);
-        header[32..40].fill(0xff);
-        assert_eq!(segments(&header), None);
     }
 
     #[test]

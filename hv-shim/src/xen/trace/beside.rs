@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profile::{CpuAccount, Event, EventId, ExitCost, Mode, PhysCpu, Time};
+use profile::{CpuAccount, Event, ExitCost, Mode, PhysCpu, Time};
 
 use super::{Leaving, Trace, reasons::Names};
 use crate::{
@@ -183,21 +183,7 @@ fn exits(time: Time, leaving: Leaving, cost: ExitCost, names: &mut Names) -> Exi
         Some(address) if address < KERNELS_HALF => (Mode::User, Owner::Process(domain)),
         _ => (Mode::Kernel, Owner::Kernel(domain)),
     };
-    let at = Taken {
-        time,
-        sequence: 0,
-        weight: 0,
-        event: EventId(0),
-        charged_to: Some(domain),
-        vcpu: Some(leaving.vcpu.index.into()),
-        mode,
-        owner,
-        process: None,
-        page_tables: None,
-        instruction_pointer: leaving.at.unwrap_or(0),
-        stretches: Vec::new(),
-        missing: None,
-        serves: None,
-    };
+    let vcpu = (domain, leaving.vcpu.index.into());
+    let at = Taken::unsampled(time, vcpu, (mode, owner), leaving.at.unwrap_or(0));
     Exits { at, reason: names.of(leaving.reason), cost }
 }
