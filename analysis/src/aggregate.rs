@@ -13,7 +13,7 @@ use profile::{
 use crate::{
     books::{self, Books, Sequence},
     counted::Counts,
-    exits::exits,
+    exits::{self, ExitsByDomain},
     functions::functions,
     processes::processes,
     report::{
@@ -60,6 +60,7 @@ impl Tally {
 pub struct Aggregate {
     pub(crate) recorded: Recorded,
     pub(crate) tallies: HashMap<Place, Tally>,
+    pub(crate) exits: ExitsByDomain,
     sequences: BTreeMap<PhysCpu, Sequence>,
 }
 
@@ -87,7 +88,7 @@ impl Aggregate {
                 tallies.insert(Place { event, charged_to, process, mode, chain }, tally);
             }
         }
-        Ok(Self { recorded, tallies, sequences })
+        Ok(Self { exits: exits::by_domain(&recorded), recorded, tallies, sequences })
     }
 
     /// Everything that is said of the recording.
@@ -179,7 +180,7 @@ impl Aggregate {
             processes: processes(row, tables, busy),
             cpu_s: books::cpu_time(self.recorded.snapshot.as_ref(), &row.boots),
             vcpus: books::vcpus(self.recorded.vcpu_times.as_ref(), &row.boots),
-            exits: exits(row, &self.recorded),
+            exits: exits::reasons(row, &self.exits, tables),
             moves: tables
                 .moves()
                 .filter(|moved| row.boots.contains(&moved.to))

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use profile::{EventId, ExitCost, Mode, NameId, Process, Source, recording::Recorded};
+use profile::{
+    DomainId, EventId, ExitCost, Mode, NameId, Process, Source,
+    recording::{Place, Recorded, Tables},
+};
 
 use crate::{
     aggregate::Aggregate,
@@ -56,24 +59,44 @@ impl Report {
 impl Aggregate {
     /// The stacks of [`Report::exits`]: what guests were doing, and on top of it why they were left.
     pub fn exit_stacks(&self) -> impl Iterator<Item = Stack> {
-        let recorded = &self.recorded;
-        let tables = &recorded.tables;
-        let rows = rows(self, EventId(0));
-        recorded.exits.iter().filter_map(move |(&(place, reason), cost)| {
-            let (place, reason) = (tables.place(place), tables.name(reason));
-            let charged_to = place.charged_to.filter(|_| !IDLE.contains(&reason))?;
-            let domain = rows.iter().position(|row| row.boots.contains(&charged_to))?;
+        let tables = &self.recorded.tables;
+        let rows = rows(self, EventId(0)).into_iter().enumerate();
+        let all = rows.flat_map(|(domain, row)| {
+            of_row(&row, &self.exits).map(|exits| (domain, exits)).collect::<Vec<_>>()
+        });
+        let busy = all.filter(|&(_, (_, reason, _))| !IDLE.contains(&tables.name(reason)));
+        busy.map(|(domain, (place, reason, cost))| {
             let process = place.process.map(|id| tables.process(id));
-            let own = |process: &&Process| process.domain == charged_to;
+            let own = |process: &&Process| place.charged_to == Some(process.domain);
             let process = process.filter(own).map_or_else(|| place.mode.to_string(), label);
             let layers = vec![
                 Layer { name: process, mode: place.mode },
                 Layer { name: name(tables.frame(tables.chain(place.chain).frame), tables), mode: place.mode },
-                Layer { name: reason.to_owned(), mode: Mode::Hypervisor },
+                Layer { name: tables.name(reason).to_owned(), mode: Mode::Hypervisor },
             ];
-            Some(Stack { domain, layers, weight: cost.total_ns })
+            Stack { domain, layers, weight: cost.total_ns }
         })
     }
+}
+
+/// The exits of each domain: where it was left, why, and what that cost.
+pub(crate) type ExitsByDomain = HashMap<DomainId, Vec<(Place, NameId, ExitCost)>>;
+
+/// All exits of a recording; none that are nobody's.
+pub(crate) fn by_domain(recorded: &Recorded) -> ExitsByDomain {
+    let mut domains = ExitsByDomain::new();
+    for (&(place, reason), &cost) in &recorded.exits {
+        let place = recorded.tables.place(place);
+        if let Some(domain) = place.charged_to {
+            domains.entry(domain).or_default().push((place, reason, cost));
+        }
+    }
+    domains
+}
+
+/// Those of all boots of a row.
+fn of_row(row: &Row, exits: &ExitsByDomain) -> impl Iterator<Item = (Place, NameId, ExitCost)> {
+    row.boots.iter().filter_map(|boot| exits.get(boot)).flatten().copied()
 }
 
 /// What the exits for one reason cost, all of them and function by function.
@@ -84,14 +107,9 @@ struct Reason {
 }
 
 /// The reasons of a row, those that took longest first.
-pub(crate) fn exits(row: &Row, recorded: &Recorded) -> Vec<ExitReport> {
-    let tables = &recorded.tables;
+pub(crate) fn reasons(row: &Row, exits: &ExitsByDomain, tables: &Tables) -> Vec<ExitReport> {
     let mut reasons: HashMap<NameId, Reason> = HashMap::new();
-    for (&(place, reason), &cost) in &recorded.exits {
-        let place = tables.place(place);
-        if !place.charged_to.is_some_and(|domain| row.boots.contains(&domain)) {
-            continue;
-        }
+    for (place, reason, cost) in of_row(row, exits) {
         let frame = tables.frame(tables.chain(place.chain).frame);
         let reason = reasons.entry(reason).or_default();
         reason.all.add(cost);
