@@ -4,20 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lab::{Options, Outcome, Scenario, evidence::complaints::of_a_host};
+use lab::{
+    Options, Outcome, Scenario,
+    evidence::{complaints::of_a_host, host::run_again},
+};
 
 /// Runs a scenario of this crate into a folder of its own.
 fn run(scenario: Scenario, name: &str) -> (anyhow::Result<Outcome>, PathBuf) {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let options = Options { out: out.clone(), ..Options::default() };
-    let mut outcome = lab::run(&scenario, &options);
-    for _ in 0..2 {
-        let ended = outcome.as_ref().err();
-        let Some(mark) = ended.and_then(|error| of_a_host(error, &out.join("console"))) else { break };
-        println!("{name}: once more, for the emulator brought a kernel down: {mark}");
-        outcome = lab::run(&scenario, &options);
-    }
-    (outcome, out)
+    let ended = |outcome: &anyhow::Result<_>| of_a_host(outcome.as_ref().err()?, &out.join("console"));
+    (run_again(name, &scenario, &options, ended), out)
 }
 
 fn text(path: &Path) -> String {

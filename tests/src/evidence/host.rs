@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 
 use super::{complaints, observed::Observed, report::Report};
-use crate::{Options, Scenario, StepOutcome};
+use crate::{Options, Outcome, Scenario, StepOutcome};
 
 /// How often a run is repeated in which the emulator brings a guest or a KVM host down.
 const REPETITIONS: usize = 2;
@@ -43,6 +43,22 @@ fn results() -> PathBuf {
     program.ancestors().nth(3).expect("target/PROFILE/deps/PROGRAM").join("tmp")
 }
 
+/// Runs a scenario, and again, twice at most, as long as something is `seen` of the emulator's doing.
+pub fn run_again(
+    name: &str,
+    scenario: &Scenario,
+    options: &Options,
+    seen: impl Fn(&anyhow::Result<Outcome>) -> Option<String>,
+) -> anyhow::Result<Outcome> {
+    let mut outcome = crate::run(scenario, options);
+    for _ in 0..REPETITIONS {
+        let Some(mark) = seen(&outcome) else { break };
+        println!("{name}: once more, for the emulator brought a kernel down: {mark}");
+        outcome = crate::run(scenario, options);
+    }
+    outcome
+}
+
 impl Host {
     /// Runs a scenario with the program under test. However the steps ended: a kernel that complains, dom0's or a
     /// guest's, fails the run.
@@ -55,14 +71,10 @@ impl Host {
         let out = results().join(name);
         let console = out.join("console");
         let options = Options { out: out.clone(), programs, ..Options::default() };
-        let mut outcome = crate::run(scenario, &options);
-        for _ in 0..REPETITIONS {
-            let mark = complaints::of_the_emulator(&console, scenario);
-            let ended = || outcome.as_ref().err().and_then(|error| complaints::of_a_host(error, &console));
-            let Some(mark) = mark.or_else(ended) else { break };
-            println!("{name}: once more, for the emulator brought a kernel down: {mark}");
-            outcome = crate::run(scenario, &options);
-        }
+        let outcome = run_again(name, scenario, &options, |outcome| {
+            let ended = || complaints::of_a_host(outcome.as_ref().err()?, &console);
+            complaints::of_the_emulator(&console, scenario).or_else(ended)
+        });
         // First: a guest that has crashed is often why a run ends early.
         if console.exists() {
             complaints::check_kernels(&console)?;
@@ -86,6 +98,12 @@ impl Host {
     pub fn outcome(&self, name: &str) -> &StepOutcome {
         let step = self.steps.iter().find(|step| step.name == name);
         step.unwrap_or_else(|| panic!("step {name} was not begun"))
+    }
+
+    /// How many instructions Xen executed in a step, which must have ended well.
+    pub fn executed_in_xen(&self, step: &str) -> u64 {
+        self.step(step).ended(0);
+        self.outcome(step).executed.iter().map(|cpu| cpu.hypervisor).sum()
     }
 
     /// A file or folder that was brought back, or is of the lab's own.

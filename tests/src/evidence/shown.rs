@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use super::figures;
+
 /// A session on a terminal.
 pub struct Shown {
     pieces: Vec<Piece>,
@@ -106,6 +108,26 @@ impl Shown {
         found
     }
 
+    /// Fails unless the dashboard leads from a guest, the busiest, to the instructions of the hottest function of a program of
+    /// hot.c's: on the screens at the marks `first`, `processes`, `functions` and `code`.
+    pub fn assert_drilled_down(&self, guest: &str, program: &str) {
+        let [hot, warm, cool] = ["hot", "warm", "cool"].map(|function| format!("{program}_{function}"));
+        let shown = self.first(&[guest]).expect("the guest is never shown");
+        let named = self.first(&[guest, &hot]).expect("its function is never shown");
+        figures::figure("the busiest guest is shown after, ms", shown);
+        figures::figure("its busiest function, named by its memory, after, ms", named);
+        let first = self.at("first");
+        println!("{first}");
+        assert_shows(&first, &["LIVE", "lost 0", "overhead"]);
+        assert_eq!(line_of(&first, guest), line_of(&first, "NOW WINDOW") + 1, "{first}");
+        assert_shows(&self.at("processes"), &["hot ["]);
+        assert_shows(&self.at("functions"), &[&hot, &warm, &cool]);
+        let code = self.at("code");
+        println!("{code}");
+        // The loop in hot.c adds to a variable in memory; its instructions are the guest's memory's.
+        assert_shows(&code, &["5 code", &hot, "INSTRUCTION", "add", "xor"]);
+    }
+
     /// Whether the main screen was given back, with its cursor.
     pub fn is_given_back(&self) -> bool {
         let mut given_back = false;
@@ -116,4 +138,16 @@ impl Shown {
         });
         given_back
     }
+}
+
+/// Fails unless a screen has all of these texts.
+pub fn assert_shows(screen: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(screen.contains(text), "no {text} in\n{screen}");
+    }
+}
+
+/// The first line of a screen that has a text; the last there can be if none has it.
+pub fn line_of(screen: &str, text: &str) -> usize {
+    screen.lines().position(|line| line.contains(text)).unwrap_or(usize::MAX)
 }

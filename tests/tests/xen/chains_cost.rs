@@ -26,9 +26,7 @@ const STACK_BYTES: usize = 16;
 
 /// Instructions a second in Xen.
 fn rate(step: &str) -> f64 {
-    costs().step(step).ended(0);
-    let in_xen: u64 = costs().outcome(step).executed.iter().map(|cpu| cpu.hypervisor).sum();
-    in_xen as f64 / STEP_S
+    costs().executed_in_xen(step) as f64 / STEP_S
 }
 
 /// Instructions for each sample of a recording, all that is done besides included.

@@ -25,9 +25,7 @@ const STEP_S: f64 = 12.0;
 
 /// Instructions a second in Xen.
 fn rate(step: &str) -> f64 {
-    costs().step(step).ended(0);
-    let in_xen: u64 = costs().outcome(step).executed.iter().map(|cpu| cpu.hypervisor).sum();
-    in_xen as f64 / STEP_S
+    costs().executed_in_xen(step) as f64 / STEP_S
 }
 
 /// Instructions for each NMI that is as many samples, in a session of the steps of this name.
