@@ -16,6 +16,7 @@ pub mod own_core;
 mod own_kernel;
 mod own_object;
 pub mod own_processes;
+mod own_task;
 mod taken;
 mod xen;
 

@@ -15,7 +15,7 @@ use super::{
     vcpus::{Vcpu, Vcpus},
     vmm::{self, Identity},
 };
-use crate::{DomainState, ShimError, Stay, clock};
+use crate::{DomainState, ShimError, Stay, clock, own_task::Task};
 
 /// For how long a new process is looked at again and again: a monitor makes its guest's CPUs within this time, and
 /// one that is slower is noticed by its first sample.
@@ -267,10 +267,7 @@ fn vcpu_index(pid: u32, tid: u32) -> Option<u32> {
 /// Whether a thread is one that the kernel has made for itself of its process's: since Linux 6.14 KVM has one in each monitor
 /// (`kvm-nx-lpage-re`), which looks as if it were in the call that it was made in.
 fn is_kernels_own(pid: u32, tid: u32) -> bool {
-    /// `PF_USER_WORKER`, of the 9th field of `stat`.
-    const USER_WORKER: u64 = 1 << 14;
-    let flags = stat_field(&format!("/proc/{pid}/task/{tid}/stat"), 9);
-    flags.is_some_and(|flags| flags & USER_WORKER != 0)
+    Task::of_thread(pid, tid).is_some_and(|thread| thread.is_user_worker())
 }
 
 /// Whether a thread waits in a system call (`NUMBER ARGUMENT…`) that does not run a guest.
@@ -280,10 +277,9 @@ fn is_outside(call: &str) -> bool {
     waits && words.nth(1) != Some(KVM_RUN)
 }
 
-/// Whether the kernel has accounted guest time to a thread: the 43rd field of its `stat`.
+/// Whether the kernel has accounted guest time to a thread.
 fn has_run_guest(pid: u32, tid: u32) -> bool {
-    let guest_time = stat_field(&format!("/proc/{pid}/task/{tid}/stat"), 43);
-    guest_time.is_some_and(|ticks| ticks > 0)
+    Task::of_thread(pid, tid).is_some_and(|thread| thread.guest_ticks > 0)
 }
 
 /// `CPU 3/KVM` (QEMU), `vcpu3` (cloud-hypervisor), `fc_vcpu 3` (Firecracker), `crosvm_vcpu3`, `kvm-vcpu-3` (kvmtool).
@@ -295,24 +291,14 @@ fn index_in_name(name: &str) -> Option<u32> {
     digits.trim_start_matches([' ', '-', '_']).parse().ok()
 }
 
-/// When a process began: the 22nd field of its `stat`; none if it is dead, be it that nobody has asked for its end yet.
+/// When a process began; none if it is dead.
 fn began(pid: u32) -> Option<u64> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).ok()?;
-    let (_, state) = stat.rsplit_once(") ")?;
-    if state.starts_with(['Z', 'X']) { None } else { stat_field(&path, 22) }
+    Task::of_process(pid).filter(|process| !process.is_dead()).map(|process| process.started)
 }
 
-/// The same of a thread.
+/// When a thread began.
 fn thread_began(pid: u32, tid: u32) -> Option<u64> {
-    stat_field(&format!("/proc/{pid}/task/{tid}/stat"), 22)
-}
-
-/// A field of a `stat` file by its number in proc(5), counted from behind the name, which may hold anything.
-pub(super) fn stat_field(path: &str, number: usize) -> Option<u64> {
-    let stat = fs::read_to_string(path).ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split_ascii_whitespace().nth(number - 3)?.parse().ok()
+    Task::of_thread(pid, tid).map(|thread| thread.started)
 }
 
 #[cfg(test)]

@@ -2,21 +2,18 @@
 
 use std::fs;
 
-use super::domains::stat_field;
+use crate::own_task::Task;
 
 /// What such threads are called, up to the number of the thread that had them made: those of vhost, which became threads of
 /// the monitor's own in Linux 6.4, and of KVM itself.
 const NAMES: [&str; 3] = ["vhost-", "kvm-nx-lpage-recovery-", "kvm-pit/"];
 
-/// `PF_KTHREAD` among a task's flags: whatever a process calls itself, it is none.
-const KERNEL_THREAD: u64 = 0x0020_0000;
-
 /// The process that a process works for, if it is a kernel thread that serves one.
 pub(super) fn served_by(pid: u32) -> Option<u32> {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     let thread = in_name(name.trim_end())?;
-    let is_kernel_thread = stat_field(&format!("/proc/{pid}/stat"), 9)? & KERNEL_THREAD != 0;
-    if is_kernel_thread { process_of(thread) } else { None }
+    // Whatever a process calls itself.
+    if Task::of_process(pid)?.is_kernels() { process_of(thread) } else { None }
 }
 
 fn in_name(name: &str) -> Option<u32> {

@@ -13,11 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{
-    kernel_memory::{KernelMemory, STACK_BYTES},
-    thread::Thread,
-};
+use self::kernel_memory::{KernelMemory, STACK_BYTES};
 use super::{hypercalls::DomainInfo, xenstore::Xenstore};
+use crate::own_task::Task;
 
 /// How often it is looked who serves whom.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -93,7 +91,7 @@ impl Backends {
         };
         let before = self.serving.clone();
         let still = |pid: &u32, serving: &mut Serving| {
-            lives(serving.domain) && Thread::of(*pid).is_some_and(|now| now.started == serving.started)
+            lives(serving.domain) && Task::of_process(*pid).is_some_and(|now| now.started == serving.started)
         };
         self.serving.retain(still);
         let pids = pids();
@@ -115,26 +113,26 @@ impl Backends {
         if self.serving.contains_key(&pid) || self.others.get(&pid).is_some_and(|other| is_old(other.1)) {
             return;
         }
-        let Some(thread) = Thread::of(pid) else { return };
-        let served = if thread.is_kernels {
-            thread::served_by_thread(&thread.name)
+        let Some(task) = Task::of_process(pid) else { return };
+        let served = if task.is_kernels() {
+            thread::served_by_thread(&task.name)
         } else {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             thread::served_by_command(&command).filter(|&domain| self.is_device_model(pid, domain))
         };
         match served.filter(|&domain| lives(domain)) {
             Some(domain) => {
-                let is_device_model = !thread.is_kernels;
-                let (started, threads) = (thread.started, BTreeSet::from([pid]));
+                let is_device_model = !task.is_kernels();
+                let (started, threads) = (task.started, BTreeSet::from([pid]));
                 self.others.remove(&pid);
                 self.serving.insert(pid, Serving { domain, started, is_device_model, threads });
             }
             None => {
                 let until = Instant::now() + YOUTH;
-                let other = self.others.entry(pid).or_insert((thread.started, until));
+                let other = self.others.entry(pid).or_insert((task.started, until));
                 // Another process by now.
-                if other.0 != thread.started {
-                    *other = (thread.started, until);
+                if other.0 != task.started {
+                    *other = (task.started, until);
                 }
             }
         }

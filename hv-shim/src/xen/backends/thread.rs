@@ -1,41 +1,6 @@
-//! What `/proc` and its name say of a thread of dom0's.
+//! Whom threads of dom0 work for, by their names, and what else `/proc` says of them.
 
 use std::fs;
-
-/// A thread, by `/proc/PID/stat` (proc(5)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Thread {
-    /// Its name: anybody may call his own process what he likes.
-    pub(super) name: String,
-    /// Whether it is one of the kernel's own, which only the kernel starts and names.
-    pub(super) is_kernels: bool,
-    /// When it was started, in the kernel's ticks: numbers are handed out again.
-    pub(super) started: u64,
-}
-
-impl Thread {
-    pub(super) fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&String::from_utf8_lossy(&stat))
-    }
-
-    /// `PID (NAME) STATE PARENT GROUP SESSION TERMINAL GROUP FLAGS …`; a name may have whatever characters.
-    fn parse(stat: &str) -> Option<Self> {
-        /// `PF_KTHREAD` (include/linux/sched.h).
-        const OF_THE_KERNEL: u32 = 0x0020_0000;
-        let (before, after) = stat.rsplit_once(')')?;
-        let (_, name) = before.split_once('(')?;
-        let fields: Vec<&str> = after.split_ascii_whitespace().collect();
-        // The first field behind the name is the third.
-        let field = |number: usize| fields.get(number - 3);
-        let flags: u32 = field(9)?.parse().ok()?;
-        Some(Self {
-            name: name.to_owned(),
-            is_kernels: flags & OF_THE_KERNEL != 0,
-            started: field(22)?.parse().ok()?,
-        })
-    }
-}
 
 /// The domain that a kernel's thread of this name serves: blkback's are called `DOMAIN.DEVICE-RING` (before Linux 4
 /// `blkback.DOMAIN.DEVICE`), netback's `vifDOMAIN.DEVICE-qQUEUE-…`. Kernels up to 5.16 cut names after 15 characters.
@@ -79,23 +44,6 @@ fn has_roots_ids(status: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_kernel_has_threads_of_the_kernel() {
-        let kernels = "76 (1.xvda-0) S 2 0 0 0 -1 2129984 0 0 0 0 0 9 0 0 20 0 1 0 5120 0 0 0 0";
-        let thread = Thread { name: "1.xvda-0".into(), is_kernels: true, started: 5120 };
-        assert_eq!(Thread::parse(kernels), Some(thread));
-        // A process may call itself what it likes.
-        let forged = "9 (1.xvda-0) S 2 (x) R 1 9 9 0 -1 4194560 0 0 0 0 0 9 0 0 20 0 1 0 77 0 0 0 0";
-        let forged = Thread::parse(forged).unwrap();
-        assert_eq!(
-            (forged.name.as_str(), forged.is_kernels, forged.started),
-            ("1.xvda-0) S 2 (x", false, 77)
-        );
-        assert_eq!(Thread::parse("9 (a) S 1"), None);
-        let this = Thread::of(std::process::id()).unwrap();
-        assert!(!this.is_kernels && this.started > 0);
-    }
 
     #[test]
     fn backends_are_told_by_their_names() {
