@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{backends::Backends, hypercalls::Hypercalls, poll, processor::Processor, session, xenoprof};
 use crate::{HypervisorSymbol, Request, SampleBy, Sampling, ShimError};
 
-/// Begins to sample (`own_kernel` is the list of its symbols, if it can be had), with notes on what was cleaned up and why no better way was taken.
+/// Begins to sample (`own_kernel` is the list of its symbols, if it can be had), with notes on what was cleaned up and why
+/// no better way was taken.
 pub(super) fn begin(
     xen: &Arc<Hypercalls>,
     symbols: &[HypervisorSymbol],
