@@ -16,7 +16,7 @@ use std::{
 
 use analysis::Visible;
 use anyhow::Context;
-use collector::{Progress, Summary};
+use collector::{CollectError, Progress, Summary};
 use indicatif::ProgressBar;
 use profile::{Domain, recording::EndReason};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -150,7 +150,10 @@ fn record(args: &Args, file: &Path, interrupted: &Arc<AtomicBool>) -> anyhow::Re
     let result = collector::record(&mut *hypervisor, &options, output, &mut session);
     session.bar.finish_and_clear();
     session.command.end();
-    let summary = result.context("recording failed")?;
+    let summary = result.map_err(|error| match error {
+        CollectError::NotStopped(_) => error.into(),
+        error => anyhow::Error::from(error).context("recording failed"),
+    })?;
     tell(&summary, &session.images, file);
     // It may have been born at any moment until now: only now it is an error.
     if !summary.unmatched.is_empty() {

@@ -115,7 +115,7 @@ pub struct Summary {
     pub unmatched: Vec<String>,
 }
 
-/// Why a recording failed. Whatever was written is readable, and the shim is out again.
+/// Why a recording failed. Whatever was written is readable, and the shim is out again unless that is the failure.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// The hypervisor or the shim.
@@ -133,6 +133,12 @@ pub enum CollectError {
     /// The next file.
     #[error("the next file of the recording can't be written")]
     NextFile(#[source] io::Error),
+    /// The shim, after the end of the recording.
+    #[error(
+        "the recording is whole, but what sampled stays behind in the hypervisor, quiet: `xenoscope unload` or the next \
+         recording takes it out"
+    )]
+    NotStopped(#[source] ShimError),
 }
 
 /// Records until `progress` says that it is enough, into `sink`.
@@ -386,7 +392,7 @@ impl<W: Sink> Session<'_, W> {
         // The file first: nothing that happens now may cost it.
         self.writer.flush()?;
         self.writer.finish(End { time, reason: reason.clone() })?;
-        let stopped = self.sampling.stop()?;
+        let stopped = self.sampling.stop().map_err(CollectError::NotStopped)?;
         Ok(Summary {
             samples: totals.written,
             lost: totals.lost,

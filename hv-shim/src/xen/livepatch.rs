@@ -26,12 +26,17 @@ const APPLY_WITHOUT_DEPENDENCIES: u32 = 1 << 0;
 /// Where the operation's own arguments begin, behind its number.
 const ARGUMENTS: usize = SYSCTL_UNION + 8;
 
-/// For how long Xen tries to get all CPUs together; after that it gives up, harmlessly, and we try again.
+/// For how long Xen tries to get all CPUs together; after that it gives up, harmlessly, and we try again: a CPU may be about
+/// something that takes it seconds.
 const QUIESCE_NS: u32 = 100_000_000;
-const TRIES: usize = 10;
+const TRIES: u32 = 10;
+
+/// How long it is waited before the second try; before each further one twice as long, up to a limit.
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often it is tried where Xen refuses at once to revert: somebody else's action may be going on, for a moment.
-const TRIES_REFUSED: usize = 3;
+const TRIES_REFUSED: u32 = 3;
 
 /// How many payloads are listed at once, and how much text of each.
 const LISTED: usize = 16;
@@ -201,7 +206,7 @@ fn act(
             Ok(()) => break,
             // Not all CPUs came together in time: nothing was changed.
             Err(_) if is_busy(&done) && attempt < if in_the_way { TRIES_REFUSED } else { TRIES } => {
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep((PAUSE * (1 << (attempt - 1))).min(LONGEST_PAUSE));
             }
             Err(error) if in_the_way => {
                 let hint = " (another livepatch was applied on top of it: revert that one first; the shim stays quiet \
