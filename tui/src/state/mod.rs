@@ -40,6 +40,9 @@ const FIRST_NS: u64 = 1_000_000_000;
 /// Samples that are so much older than what was told before are another clock's.
 const BACKWARDS_NS: u64 = 5_000_000_000;
 
+/// Samples wait for their names, but no longer than this.
+const LONGEST_WAIT_NS: u64 = 15_000_000_000;
+
 /// Compaction pays where there are more places than this, and twice as many as it left the last time.
 const FEW_PLACES: usize = 10_000;
 
@@ -53,6 +56,9 @@ pub struct State {
     books: Books,
     log: Log,
     event: EventId,
+    /// Up to when all samples are told.
+    present: Time,
+    newest_sample: Time,
     /// How many slices are shown.
     window: u64,
     /// The last slice that is shown, where that is not the newest.
@@ -68,6 +74,8 @@ impl State {
     /// Of a recording that has told its header only. The window is of so many seconds.
     pub fn new(header: Header, limits: Limits, window_s: u64) -> Self {
         Self {
+            present: header.started,
+            newest_sample: header.started,
             recorded: Recorded::new(header),
             rows: Rows::new(),
             index: Index::new(Scope::Machine),
@@ -104,7 +112,10 @@ impl State {
         let mut samples = Vec::new();
         self.recorded.take(told, |told, tables| samples.extend(told.iter(tables)))?;
         facts.iter().for_each(|fact| self.learn(fact));
-        samples.iter().for_each(|sample| self.keep(sample, until));
+        samples.iter().for_each(|sample| {
+            self.newest_sample = self.newest_sample.max(sample.time);
+            self.keep(sample, until);
+        });
         snapshot.into_iter().for_each(|news| self.tell(news));
         self.go_on(until);
         if let Completeness::Whole(end) = &self.recorded.completeness {
@@ -250,9 +261,14 @@ impl State {
         self.index.count(place, weight, zone, sign);
     }
 
-    /// Lets the window follow the recording.
+    /// Lets the window follow the samples: what else is told may be seconds ahead of those that wait for their names.
     fn go_on(&mut self, until: Time) {
-        let newest = self.recorded.until.0.saturating_sub(self.started()) / SLICE_NS;
+        let newest = self.recorded.until;
+        let is_over = matches!(self.recorded.completeness, Completeness::Whole(_));
+        let waits = self.books.are_on_their_way() && !is_over;
+        let waits = waits && newest.0.saturating_sub(self.newest_sample.0) < LONGEST_WAIT_NS;
+        self.present = self.present.max(if waits { self.newest_sample } else { newest });
+        let newest = self.present.0.saturating_sub(self.started()) / SLICE_NS;
         if !self.history.open(newest) {
             self.leap(until, self.recorded.until);
             self.restart(newest);

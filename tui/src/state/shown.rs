@@ -139,6 +139,11 @@ impl State {
         self.recorded.until.0.saturating_sub(self.started())
     }
 
+    /// How many seconds of what was told have no samples yet, because those wait for their names.
+    pub fn behind_s(&self) -> u64 {
+        self.recorded.until.0.saturating_sub(self.present.0) / 1_000_000_000
+    }
+
     /// When something was, in seconds since sampling began.
     pub fn since_start(&self, time: Time) -> f64 {
         time.0.saturating_sub(self.started()) as f64 / 1e9
@@ -146,7 +151,8 @@ impl State {
 
     /// The seconds that the window really covers: fewer than it is long in the beginning.
     pub fn covered_s(&self) -> f64 {
-        let end = (self.shown.end * SLICE_NS).min(self.elapsed_ns());
+        let told = self.present.0.saturating_sub(self.started());
+        let end = (self.shown.end * SLICE_NS).min(told);
         end.saturating_sub(self.shown.start * SLICE_NS) as f64 / 1e9
     }
 

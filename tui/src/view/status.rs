@@ -104,7 +104,11 @@ fn figures(state: &State) -> Vec<(String, bool)> {
         Some(overhead) => format!("overhead {:.2}%", overhead * 100.0),
         None => "overhead not measured".to_owned(),
     };
-    vec![(rate, false), (lost, rates.lost > 0), (overhead, false)]
+    let mut figures = vec![(rate, false), (lost, rates.lost > 0), (overhead, false)];
+    if let behind @ 1.. = state.behind_s() {
+        figures.push((format!("{behind} s behind: samples wait for names"), false));
+    }
+    figures
 }
 
 /// What the way of sampling can't see, as long as there is room for the whole of it; else in few words.

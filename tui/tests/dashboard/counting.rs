@@ -188,6 +188,31 @@ fn a_move_is_told_as_one() {
     assert!(state.rows().any(|row| row.number == Some(7)), "{new:?} is there");
 }
 
+/// While samples wait for their names, the window stays where samples are; when none is left, it goes on.
+#[test]
+fn the_window_waits_for_samples() {
+    let mut machine = Machine::new();
+    let domain = machine.domain(1, 1, "alpha", DomainKind::Pv, at(1));
+    let chain = machine.chain(Space::Kernel(domain), "m", &[("f", 1)]);
+    let place = Where { domain: Some(domain), process: None, mode: Mode::Kernel, chain };
+    machine.sample(at(100), place);
+    machine.on_their_way = 5000;
+    (1..8).for_each(|second| machine.snapshot(at(1000 * second), 0, &[]));
+    machine.sample(at(6000), place);
+    machine.on_their_way = 0;
+    machine.snapshot(at(8000), 0, &[]);
+    let recording = machine.finish(at(20_000));
+    let (mut state, all) = told(&recording);
+    state.set_window(2);
+    let mut seen = Vec::new();
+    for told in all {
+        state.take(told).unwrap();
+        seen.push((state.elapsed_ns() / SECOND, state.behind_s(), state.busy() > 0));
+    }
+    assert!(seen.contains(&(7, 6, true)), "{seen:?}");
+    assert!(seen.contains(&(8, 0, false)) && seen.ends_with(&[(20, 0, false)]), "{seen:?}");
+}
+
 /// Clocks leap when machines are suspended, restored or hostile.
 #[test]
 fn leaps_of_the_clock_are_told_and_survived() {

@@ -21,6 +21,8 @@ pub(crate) fn at(ms: u64) -> Time {
 pub(crate) struct Machine {
     writer: Writer<Vec<u8>>,
     sequence: u64,
+    /// Samples that were taken and are not told.
+    pub(crate) on_their_way: u64,
 }
 
 /// Where a sample was taken.
@@ -60,7 +62,7 @@ impl Machine {
             options: BTreeMap::new(),
         };
         let writer = Writer::new(Vec::new(), &header).expect("vectors take all that is written");
-        Self { writer, sequence: 0 }
+        Self { writer, sequence: 0, on_their_way: 0 }
     }
 
     pub(crate) fn domain(
@@ -154,7 +156,7 @@ impl Machine {
 
     pub(crate) fn snapshot(&mut self, time: Time, lost: u64, domains: &[(DomainId, u64)]) {
         let account = CpuAccount {
-            taken: self.sequence + lost,
+            taken: self.sequence + lost + self.on_their_way,
             written: self.sequence,
             lost: BTreeMap::from([(LossCause::RingFull, lost)]),
             awake_ns: time.0 - STARTED + 1,
