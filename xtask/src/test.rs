@@ -20,7 +20,8 @@ pub(crate) fn run(long: bool) -> Result<()> {
     if !long {
         end_to_end.args(["--skip", LONG]);
     }
-    process::run(end_to_end.env("XENOSCOPE_BINARY", xenoscope))
+    // What fails says where; the way there is the same for all.
+    process::run(end_to_end.env("XENOSCOPE_BINARY", xenoscope).env("RUST_BACKTRACE", "0"))
 }
 
 /// Runs the ring's protocol through every interleaving. All of it is built anew for that, and so apart from the rest.
