@@ -16,6 +16,7 @@ mod command;
 mod consoles;
 mod control;
 mod cpio;
+mod cpus;
 mod disk;
 mod dom0;
 mod emulator;

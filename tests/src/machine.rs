@@ -11,11 +11,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::consoles::Serial;
 use crate::control::{Order, Report};
+use crate::cpus;
 use crate::executed::{self, Executed};
 use crate::images::{Boot, Images};
 use crate::interrupt::Interrupt;
 use crate::qemu::Qemu;
-use crate::scenario::Scenario;
+use crate::qmp::Qmp;
+use crate::scenario::{HypervisorKind, Scenario};
 
 const CONTROL: &str = "control.sock";
 const QMP: &str = "qmp.sock";
@@ -36,6 +38,8 @@ pub(crate) struct Machine {
     interrupt: Interrupt,
     /// Where it is counted what the CPUs execute.
     counts: Option<PathBuf>,
+    hypervisor: HypervisorKind,
+    cpus: u32,
     lost: bool,
 }
 
@@ -70,7 +74,8 @@ impl Machine {
             }
         });
         let counts = images.plugin.as_ref().map(|_| folder.to_owned());
-        Ok(Machine { qemu, control, reports, serial, interrupt, counts, lost: false })
+        let (hypervisor, cpus) = (scenario.hypervisor.kind, scenario.machine.cpus);
+        Ok(Machine { qemu, control, reports, serial, interrupt, counts, hypervisor, cpus, lost: false })
     }
 
     /// Gives the control domain an order.
@@ -111,6 +116,20 @@ impl Machine {
     /// A new connection to QEMU's machine protocol.
     pub(crate) fn qmp(&mut self) -> Result<UnixStream> {
         self.qemu.connect(QMP)
+    }
+
+    /// What the CPUs are at, for people.
+    pub(crate) fn cpus(&mut self) -> Result<String> {
+        cpus::dump(&mut Qmp::open(self.qmp()?)?, self.cpus)
+    }
+
+    /// The CPU, and a word for it, that the emulator keeps from its hypervisor, as far as that can be told.
+    pub(crate) fn stuck_cpu(&mut self) -> Result<Option<String>> {
+        match self.hypervisor {
+            HypervisorKind::Xen => cpus::stuck(&mut Qmp::open(self.qmp()?)?, self.cpus),
+            // Its kernel and its guests' lie at the same addresses.
+            HypervisorKind::Kvm => Ok(None),
+        }
     }
 
     /// Has the control domain switch the machine off, or ends it when it does not.

@@ -39,7 +39,7 @@ pub fn stretches() -> Result<PathBuf> {
 }
 
 /// What the lab itself writes into a run's folder.
-const OWN: [&str; 5] = ["packages.json", "steps.json", "steps", "console", COLLECTED];
+const OWN: [&str; 6] = ["packages.json", "steps.json", "steps", "console", steps::CPUS, COLLECTED];
 
 /// Where the control domain copies the files to be brought back.
 const COLLECTED: &str = "collected";

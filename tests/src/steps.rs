@@ -20,6 +20,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(480);
 /// How long a step that was stopped may take to end, and files to be copied.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the CPUs were at when a step took longer than its limit.
+pub(crate) const CPUS: &str = "cpus.txt";
+
 /// What a run's `steps.json` says.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcome {
@@ -169,12 +172,17 @@ fn run_step(
             let words = fs::read_to_string(out.join(format!("steps/{file}.err"))).unwrap_or_default();
             let lines: Vec<&str> = words.lines().collect();
             lines.iter().skip(lines.len().saturating_sub(5)).for_each(|line| say(format_args!("  | {line}")));
+            if let Some(stuck) = machine.stuck_cpu()? {
+                bail!("in step {name:?}, {stuck}");
+            }
         }
         Err(Silence::Late) => {
+            fs::write(out.join(CPUS), machine.cpus()?)?;
+            let stuck = machine.stuck_cpu()?.map_or(String::new(), |stuck| format!(", for {stuck}"));
             // So that what it has written so far can still be copied.
             machine.order(Order::Stop)?;
             let _ = await_end(machine, &file, Instant::now() + PATIENCE);
-            bail!("step {name:?} was stopped: it takes longer than its limit of {} s", step.timeout_s);
+            bail!("step {name:?} was stopped: it takes longer than its limit of {} s{stuck}", step.timeout_s);
         }
         Err(Silence::Over(error)) => return Err(error.context(format!("in step {name:?}"))),
     }

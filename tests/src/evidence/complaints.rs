@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Scenario, guests, machine::ENDED};
+use crate::{Scenario, cpus::STUCK, guests, machine::ENDED};
 
 /// What Linux prints when something is wrong.
 const KERNELS: [&str; 13] = [
@@ -62,19 +62,22 @@ pub fn of_the_emulator(folder: &Path, scenario: &Scenario) -> Option<String> {
     })
 }
 
-/// What tells that the emulator brought a KVM host down (docs/lab.md), if anything does: the machine ended without a word of
-/// its kernel's, or that found the end of a thread's stack overwritten, or that a CPU stood still for more than twenty
-/// seconds.
+/// What tells that the emulator brought a host down (docs/lab.md), if anything does: it kept a CPU from Xen; or a KVM host
+/// ended without a word of its kernel's, or that found the end of a thread's stack overwritten, or that a CPU stood still for
+/// more than twenty seconds.
 pub fn of_a_host(error: &anyhow::Error, folder: &Path) -> Option<String> {
     const MARKS: [&str; 2] = ["corrupted stack end detected inside scheduler", "detected stalls on CPUs"];
+    let told = format!("{error:#}");
+    if told.contains(STUCK) {
+        return Some(told);
+    }
     let log = fs::read(folder.join("host.log")).ok()?;
     let log = String::from_utf8_lossy(&log);
     if let Some(line) = log.lines().find(|line| MARKS.iter().any(|mark| line.contains(mark))) {
         return Some(line.to_owned());
     }
-    let error = format!("{error:#}");
     // Not if somebody ended QEMU.
-    let ended = error.contains(ENDED) && !error.contains("terminating on signal");
+    let ended = told.contains(ENDED) && !told.contains("terminating on signal");
     (ended && complaint(&log).is_none()).then(|| "the host has ended without a word".to_owned())
 }
 
@@ -116,6 +119,10 @@ mod tests {
         let told = |error: &'static str| of_a_host(&anyhow::Error::msg(error), folder.path());
         let ended = "in step \"record\": the machine has ended; QEMU: it says nothing";
         assert_eq!(told(ended), None, "there is no KVM host");
+        assert!(
+            told("in step \"shim\", CPU 0 runs a guest on although an interrupt waits in its local APIC")
+                .is_some()
+        );
         write("[    3.2] random: crng init done\n");
         assert!(told(ended).is_some());
         assert_eq!(told("step \"record\" was stopped: it takes longer than its limit of 120 s"), None);
