@@ -23,6 +23,8 @@ pub(crate) struct Domains {
     latest: HashMap<Uuid, DomainId>,
     /// Numbers of domains in which known guests are about to arrive.
     arriving: BTreeMap<u32, Uuid>,
+    /// When the domains of all numbers were first and last sampled in code of their own.
+    ran: HashMap<u32, (Time, Time)>,
 }
 
 /// What is told of a domain comes at most so long after it is known to be gone.
@@ -33,8 +35,10 @@ struct Known {
     wanted: bool,
     /// Whether it is wanted whatever it is called, since it was before it moved.
     followed: bool,
-    /// Since when it is suspended, or when it was gone while it was.
-    left: Option<Time>,
+    /// When it was last listed as one that runs.
+    seen: Time,
+    /// Whether it is suspended, or was when it was listed last.
+    left: bool,
     /// CPU time that it had when it was first seen here.
     cpu_ns_before: u64,
     /// CPU time since, as last seen.
@@ -47,8 +51,8 @@ enum Origin {
     Boot,
     /// A guest that is known already has not arrived in it yet.
     Pending,
-    /// It is a guest that was another domain up to a time.
-    Moved(DomainId, Time),
+    /// It is a guest that was another domain.
+    Moved(DomainId),
 }
 
 /// Which domains are recorded.
@@ -84,7 +88,14 @@ impl Domains {
             dead: BTreeMap::new(),
             latest: HashMap::new(),
             arriving: BTreeMap::new(),
+            ran: HashMap::new(),
         }
+    }
+
+    /// Takes note that the domain of a number was sampled in code of its own.
+    pub(crate) fn ran(&mut self, number: u32, time: Time) {
+        let (first, last) = self.ran.entry(number).or_insert((time, time));
+        (*first, *last) = (time.min(*first), time.max(*last));
     }
 
     /// Takes the list of the domains that live now. `first` is true for the list from before sampling began: what
@@ -120,10 +131,9 @@ impl Domains {
                         continue;
                     }
                     let id = self.add(state, now, if first { state.cpu_ns } else { 0 });
-                    if let Origin::Moved(from, left) = origin {
+                    if let Origin::Moved(from) = origin {
                         self.follow(from, id);
-                        let from_number = self.domain(from).number;
-                        writer.domain_moved(Move { from, from_number, to: id, left, arrived: now });
+                        writer.domain_moved(self.moved(from, id, now));
                     }
                     changes.born.push(id);
                     id
@@ -151,8 +161,11 @@ impl Domains {
     fn note_who_left(&mut self, states: &[DomainState], now: Time) {
         for state in states {
             if let Some(id) = self.living.get(&state.number) {
-                let left = &mut self.known[id.0 as usize].left;
-                *left = (state.stay == Stay::Left).then(|| left.unwrap_or(now));
+                let known = &mut self.known[id.0 as usize];
+                known.left = state.stay == Stay::Left;
+                if !known.left {
+                    known.seen = now;
+                }
             }
         }
         self.arriving.retain(|number, _| states.iter().any(|state| state.number == *number));
@@ -166,19 +179,26 @@ impl Domains {
         let left = self.known[before.0 as usize].left;
         let lives = self.living.values().any(|&id| id == before);
         let was_arriving = self.arriving.get(&state.number) == Some(&uuid);
-        let gone = || self.dead.values().find(|(id, _)| *id == before).map(|&(_, at)| at);
-        match (state.stay, left) {
-            (Stay::Arriving, Some(_)) => Origin::Pending,
-            (Stay::Arriving, None) if lives || was_arriving => Origin::Pending,
-            (Stay::Arriving, None) => Origin::Boot,
-            (_, Some(left)) => Origin::Moved(before, left),
-            // The one that it left was not seen suspended.
-            (_, None) if was_arriving && !lives => {
-                gone().map_or(Origin::Boot, |at| Origin::Moved(before, at))
-            }
+        match state.stay {
+            Stay::Arriving if left || lives || was_arriving => Origin::Pending,
+            Stay::Arriving => Origin::Boot,
+            // The one that it left may not have been seen suspended.
+            _ if left || was_arriving && !lives => Origin::Moved(before),
             // Two that run have no business having the same.
-            (_, None) => Origin::Boot,
+            _ => Origin::Boot,
         }
+    }
+
+    /// That a guest goes on in another domain, which was not listed before now. It was away for no longer than from the last
+    /// sign of it there to the first one here.
+    fn moved(&self, from: DomainId, to: DomainId, now: Time) -> Move {
+        let (before, number) = (&self.known[from.0 as usize], self.domain(to).number);
+        let last =
+            self.ran.get(&before.domain.number).map_or(before.seen, |&(_, last)| last.max(before.seen));
+        let first = self.ran.get(&number).map_or(now, |&(first, _)| first.min(now));
+        let left = last.min(now);
+        let arrived = if first >= left { first } else { now };
+        Move { from, from_number: before.domain.number, to, left, arrived }
     }
 
     /// Has a domain be wanted if what it was before was.
@@ -204,7 +224,8 @@ impl Domains {
             from: now,
         };
         let wanted = self.filter.wants(&domain);
-        self.known.push(Known { domain, wanted, followed: false, left: None, cpu_ns_before, cpu_ns: 0 });
+        let (followed, left) = (false, false);
+        self.known.push(Known { domain, wanted, followed, seen: now, left, cpu_ns_before, cpu_ns: 0 });
         self.living.insert(state.number, id);
         self.latest.extend(state.uuid.map(|uuid| (uuid, id)));
         self.arriving.remove(&state.number);
@@ -388,7 +409,7 @@ mod tests {
         assert_eq!(domains.known.len(), 2, "what is about to arrive is nobody yet");
         assert!(domains.is_wanted(domains.of_number(7)));
         let (from, to) = (DomainId(0), DomainId(1));
-        let moved = Move { from, from_number: 3, to, left: Time(1), arrived: Time(5) };
+        let moved = Move { from, from_number: 3, to, left: Time(0), arrived: Time(5) };
         assert_eq!(moves(writer), [moved]);
     }
 
@@ -419,8 +440,29 @@ mod tests {
         let (_, writer) = listed(Filter::All, &[&[here()], &[here(), arriving()], &[state(7, "web", 1, 20)]]);
         assert_eq!(
             moves(writer),
-            [Move { from: DomainId(0), from_number: 3, to: DomainId(1), left: Time(2), arrived: Time(2) }]
+            [Move { from: DomainId(0), from_number: 3, to: DomainId(1), left: Time(1), arrived: Time(2) }]
         );
+    }
+
+    /// Lists are made far more seldom than samples are taken.
+    #[test]
+    fn samples_tell_how_long_a_guest_was_away() {
+        let moved = |last: u64, first: Option<u64>| {
+            let (mut domains, mut writer) = (Domains::new(Filter::All), writer());
+            let (old, new) = (state(3, "web", 1, 100), staying(Stay::Arriving, state(7, "web", 1, 0)));
+            domains.update(&[old.clone(), new.clone()], Time(0), true, &mut writer);
+            [10, last].into_iter().for_each(|time| domains.ran(3, Time(time)));
+            first.into_iter().for_each(|time| domains.ran(7, Time(time)));
+            let lists = [staying(Stay::Left, old), staying(Stay::Here, new)];
+            domains.update(&lists, Time(100), false, &mut writer);
+            let [moved] = moves(writer)[..] else { panic!("it has moved") };
+            (moved.left.0, moved.arrived.0)
+        };
+        assert_eq!(moved(60, Some(80)), (60, 80));
+        assert_eq!(moved(60, None), (60, 100));
+        // One of the two is another domain's that had the number before.
+        assert_eq!(moved(60, Some(20)), (60, 100));
+        assert_eq!(moved(120, Some(130)), (100, 100));
     }
 
     #[test]
@@ -439,7 +481,7 @@ mod tests {
             ],
         );
         assert_eq!((domains.known.len(), domains.of_number(3)), (1, Some(DomainId(0))));
-        assert_eq!(domains.known[0].left, None);
+        assert!(!domains.known[0].left);
         assert_eq!(moves(writer), []);
     }
 

@@ -11,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hv_shim::{CallGraph, Change, DomainState, Hypervisor, Record, Request, Sampling, ShimError, Taken};
+use hv_shim::{
+    CallGraph, Change, DomainState, Hypervisor, Owner, Record, Request, Sampling, ShimError, Taken,
+};
 use profile::{
     CodeAddress, Domain, DomainId, PhysCpu, Time,
     recording::{End, EndReason, Header, Host, Mark, Note, RecordingError, Writer},
@@ -408,8 +410,16 @@ impl<W: Sink> Session<'_, W> {
     /// Empties all rings into the merger.
     fn drain(&mut self) {
         for ring in 0..self.cpus.len() {
-            let (merger, drained) = (&mut self.merger, &mut self.drained);
+            let (merger, drained, domains) = (&mut self.merger, &mut self.drained, &mut self.domains);
             let watermark = self.sampling.drain(ring, &mut |record| {
+                if let Record::Sample(Taken {
+                    owner: Owner::Kernel(number) | Owner::Process(number),
+                    time,
+                    ..
+                }) = record
+                {
+                    domains.ran(number, time);
+                }
                 let pending = Pending { ring, record };
                 *drained = pending.time().max(*drained);
                 merger.push(ring, pending);

@@ -74,14 +74,14 @@ pub struct Move {
     pub from_number: u32,
     /// What it is since.
     pub to: DomainId,
-    /// When it was first seen not to run any more.
+    /// When it was last seen to run there.
     pub left: Time,
     /// When it was first seen to run again.
     pub arrived: Time,
 }
 
 impl Move {
-    /// For how long it ran nowhere, in nanoseconds, as far as that was seen.
+    /// For how long it ran nowhere, in nanoseconds, at the most.
     pub fn away_ns(&self) -> u64 {
         self.arrived.0.saturating_sub(self.left.0)
     }
