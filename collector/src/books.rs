@@ -15,6 +15,8 @@ pub(crate) struct Books {
     cpus: Vec<PhysCpu>,
     /// Samples left out by the user's wish, by ring: the shim has handed them out.
     filtered: Vec<u64>,
+    /// Those that are in the recording.
+    written: Vec<u64>,
     /// By CPU, when it was last looked at; 0 while the CPU is offline.
     idle_seen: Vec<u64>,
     idle_ns: u64,
@@ -36,11 +38,16 @@ pub(crate) struct Totals {
 
 impl Books {
     pub(crate) fn new(cpus: Vec<PhysCpu>, idle_seen: Vec<u64>) -> Self {
-        Self { filtered: vec![0; cpus.len()], cpus, idle_seen, idle_ns: 0, vcpus: BTreeMap::new() }
+        let none = || vec![0; cpus.len()];
+        Self { filtered: none(), written: none(), cpus, idle_seen, idle_ns: 0, vcpus: BTreeMap::new() }
     }
 
     pub(crate) fn filter(&mut self, ring: usize) {
         self.filtered[ring] += 1;
+    }
+
+    pub(crate) fn write(&mut self, ring: usize) {
+        self.written[ring] += 1;
     }
 
     /// Takes the CPUs' idle times as the hypervisor shows them now.
@@ -68,6 +75,21 @@ impl Books {
             idle_ns: self.idle_ns,
             domains: domains.times(),
         }
+    }
+
+    /// The same for the end of a file that is continued in another one: samples that wait will be in that, and of its books.
+    pub(crate) fn snapshot_of_file(
+        &self,
+        time: Time,
+        domains: &Domains,
+        sampling: &dyn Sampling,
+    ) -> Snapshot {
+        let mut snapshot = self.snapshot(time, domains, sampling);
+        for ((_, account), &written) in snapshot.cpus.iter_mut().zip(&self.written) {
+            let waiting = account.written.saturating_sub(written);
+            (account.taken, account.written) = (account.taken - waiting, written);
+        }
+        snapshot
     }
 
     /// What all vCPUs did with their time, given what those that are there did; none where nothing is known of any.

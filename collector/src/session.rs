@@ -264,6 +264,9 @@ impl Timed for Pending {
 /// for any name.
 const MOURNING: Duration = Duration::from_secs(15);
 
+/// Samples that wait for longer than this are worth a word: who watches must not take their absence for idleness.
+const LONG_WAIT_NS: u64 = 500_000_000;
+
 /// The number of the domain that this runs in: dom0, or the Linux host, whose processes tell of themselves.
 const CONTROL: u32 = 0;
 
@@ -353,7 +356,10 @@ impl<W: Sink> Session<'_, W> {
         let Some(next) = self.writer.sink_mut().next().map_err(CollectError::NextFile)? else {
             return Ok(false);
         };
-        self.writer.continue_in(next, self.clock.now(), books::unix_ns())?;
+        let now = self.clock.now();
+        self.writer.snapshot(self.books.snapshot_of_file(now, &self.domains, &*self.sampling));
+        self.writer.flush()?;
+        self.writer.continue_in(next, now, books::unix_ns())?;
         Ok(true)
     }
 
@@ -509,6 +515,9 @@ impl<W: Sink> Session<'_, W> {
         self.take_notes();
         self.books.update_idle(&self.hypervisor.idle_ns()?);
         let now = self.clock.now();
+        if let Some(since) = self.ready.since().filter(|since| now.0.saturating_sub(since.0) > LONG_WAIT_NS) {
+            self.writer.samples_wait(since);
+        }
         let snapshot = self.books.snapshot(now, &self.domains, &*self.sampling);
         self.writer.snapshot(snapshot);
         self.tell_vcpu_times(now);

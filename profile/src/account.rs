@@ -100,14 +100,6 @@ impl CpuAccount {
         }
     }
 
-    /// Samples that were taken, and are neither written, nor filtered out, nor lost: they are on their way.
-    pub fn on_their_way(&self) -> u64 {
-        self.taken
-            .saturating_sub(self.written)
-            .saturating_sub(self.filtered)
-            .saturating_sub(self.lost_total())
-    }
-
     /// Whether every sample taken is accounted for.
     pub fn balances(&self) -> bool {
         let kept = self.written.checked_add(self.filtered);

@@ -23,6 +23,7 @@ impl<W: Sink> Session<'_, W> {
         if !self.domains.is_wanted(charged_to) {
             return self.books.filter(ring);
         }
+        self.books.write(ring);
         let (space, process) = self.whose(taken);
         let links = self.links(taken, cpu, space, process);
         let chain = self.chain(&links, taken);

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use hv_shim::Record;
-use profile::{CodeAddress, Stretch};
+use profile::{CodeAddress, Stretch, Time};
 
 use super::Pending;
+use crate::merge::Timed;
 
 /// So many bytes wait for names, or for the rings to be emptied first, at the most: a fraction of a second's samples with
 /// their stacks on a large machine.
@@ -47,6 +48,11 @@ impl Waiting {
         }
     }
 
+    /// When the first of them was recorded.
+    pub(super) fn since(&self) -> Option<Time> {
+        self.records.front().map(Timed::time)
+    }
+
     pub(super) fn pop(&mut self) -> Option<Pending> {
         let record = self.records.pop_front()?;
         self.bytes -= bytes(&record);
@@ -79,7 +85,7 @@ fn bytes(Pending { record, .. }: &Pending) -> usize {
 #[cfg(test)]
 mod tests {
     use hv_shim::{Captured, Owner, Taken};
-    use profile::{EventId, Mode, Registers, StackPiece, Time};
+    use profile::{EventId, Mode, Registers, StackPiece};
 
     use super::*;
 

@@ -62,6 +62,11 @@ pub enum Fact {
     Mark(Mark),
     /// A guest goes on in another place. Stands before the [`Fact::Domain`] that introduces it there.
     DomainMoved(Move),
+    /// Of the samples taken from a time on, not all are told yet when the next books are: they wait for names.
+    SamplesWait {
+        /// When the first of them was taken.
+        since: Time,
+    },
 }
 
 /// A guest that went on in another place of the same host: it was migrated there, or saved and restored. Each stay is a
@@ -89,7 +94,7 @@ impl Move {
 
 impl Fact {
     /// How many kinds of them this version knows.
-    pub(super) const KINDS: u8 = 6;
+    pub(super) const KINDS: u8 = 7;
 }
 
 /// The next of each kind of thing that samples refer to by number.

@@ -127,7 +127,7 @@ impl Tables {
                 self.processes.insert(process.id, process);
             }
             // They are not referred to; the reader keeps them.
-            Fact::Note(_) | Fact::Mark(_) => {}
+            Fact::Note(_) | Fact::Mark(_) | Fact::SamplesWait { .. } => {}
         }
         Ok(())
     }

@@ -196,6 +196,11 @@ impl<W: Write> Writer<W> {
         self.fact(&Fact::Mark(mark));
     }
 
+    /// Notes that samples taken from a time on wait for their names.
+    pub fn samples_wait(&mut self, since: Time) {
+        self.fact(&Fact::SamplesWait { since });
+    }
+
     /// The number of a text. One of more than 4096 bytes is cut.
     pub fn name(&mut self, name: &str) -> NameId {
         let name = &name[..name.floor_char_boundary(MAX_NAME)];

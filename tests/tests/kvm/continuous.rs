@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::evidence::{observed::Observed, shown::Shown};
+use lab::evidence::{host::xenoscope, observed::Observed, report::Report, shown::Shown};
 use profile::recording::{Completeness, EndReason};
 
 use crate::{
@@ -97,6 +97,11 @@ fn a_series_keeps_its_last_files_and_is_pushed_meanwhile() {
     assert_eq!(end_of(&read[0]), EndReason::Continued);
     assert_eq!(end_of(&read[1]), EndReason::Interrupted);
     assert!(files.iter().all(|file| fs::metadata(file).unwrap().permissions().mode() & 0o777 == 0o600));
+    for file in &files {
+        let report = xenoscope(&["report", "--json", "-i", file.to_str().unwrap()]);
+        let report = Report::parse(&report.stdout);
+        assert!(!report.notes_say("the books of"), "{file:?}: {:?}", report.notes);
+    }
     // The one goes on where the other ends: no sample is in both, and none in neither.
     for cpu in read[0].samples.iter().map(|sample| sample.cpu).collect::<std::collections::BTreeSet<_>>() {
         let numbers = |observed: &Observed| {

@@ -64,7 +64,6 @@ pub(crate) enum News {
 pub(crate) struct Books {
     points: VecDeque<Totals>,
     lost: BTreeMap<LossCause, u64>,
-    on_their_way: bool,
     cpus: usize,
     /// The domains' CPU times of the last seconds, the oldest first.
     times: VecDeque<(u64, HashMap<DomainId, u64>)>,
@@ -101,7 +100,6 @@ impl Books {
             news.push(News::Quiet { ns: totals.quiet_ns - before.quiet_ns });
         }
         self.lost = lost;
-        self.on_their_way = snapshot.cpus.iter().any(|(_, account)| account.on_their_way() > 0);
         self.cpus = snapshot.cpus.len();
         self.points.push_back(totals);
         let times = snapshot.domains.iter().map(|time| (time.domain, time.cpu_ns)).collect();
@@ -128,11 +126,6 @@ impl Books {
         while self.waits.get(1).is_some_and(|(time, _)| times.time.0.saturating_sub(*time) >= SPAN_NS) {
             self.waits.pop_front();
         }
-    }
-
-    /// Whether samples had been taken that were not told yet.
-    pub(crate) fn are_on_their_way(&self) -> bool {
-        self.on_their_way
     }
 
     /// Whether it is known for how long vCPUs wait.

@@ -40,9 +40,6 @@ const FIRST_NS: u64 = 1_000_000_000;
 /// Samples that are so much older than what was told before are another clock's.
 const BACKWARDS_NS: u64 = 5_000_000_000;
 
-/// Samples wait for their names, but no longer than this.
-const LONGEST_WAIT_NS: u64 = 15_000_000_000;
-
 /// Compaction pays where there are more places than this, and twice as many as it left the last time.
 const FEW_PLACES: usize = 10_000;
 
@@ -58,7 +55,9 @@ pub struct State {
     event: EventId,
     /// Up to when all samples are told.
     present: Time,
-    newest_sample: Time,
+    /// From when on they are not all told, by the last flush and by the one that is being told.
+    waiting: Option<Time>,
+    will_wait: Option<Time>,
     /// How many slices are shown.
     window: u64,
     /// The last slice that is shown, where that is not the newest.
@@ -75,7 +74,8 @@ impl State {
     pub fn new(header: Header, limits: Limits, window_s: u64) -> Self {
         Self {
             present: header.started,
-            newest_sample: header.started,
+            waiting: None,
+            will_wait: None,
             recorded: Recorded::new(header),
             rows: Rows::new(),
             index: Index::new(Scope::Machine),
@@ -101,6 +101,7 @@ impl State {
             Told::Facts(facts) => facts.clone(),
             _ => Vec::new(),
         };
+        let ends_flush = matches!(told, Told::Snapshot(_) | Told::End(_));
         let snapshot = match &told {
             Told::Snapshot(snapshot) => self.books.take(snapshot),
             Told::VcpuTimes(times) => {
@@ -112,11 +113,11 @@ impl State {
         let mut samples = Vec::new();
         self.recorded.take(told, |told, tables| samples.extend(told.iter(tables)))?;
         facts.iter().for_each(|fact| self.learn(fact));
-        samples.iter().for_each(|sample| {
-            self.newest_sample = self.newest_sample.max(sample.time);
-            self.keep(sample, until);
-        });
+        samples.iter().for_each(|sample| self.keep(sample, until));
         snapshot.into_iter().for_each(|news| self.tell(news));
+        if ends_flush {
+            self.waiting = self.will_wait.take();
+        }
         self.go_on(until);
         if let Completeness::Whole(end) = &self.recorded.completeness {
             let text = match &end.reason {
@@ -179,6 +180,7 @@ impl State {
             }
             Fact::Note(note) => self.log.add(note.time, Kind::Note, note.text.clone()),
             Fact::Mark(mark) => self.log.add(mark.time, Kind::Mark, mark.name.clone()),
+            Fact::SamplesWait { since } => self.will_wait = Some(*since),
             Fact::Process(_) | Fact::DomainMoved(_) => {}
         }
     }
@@ -264,10 +266,7 @@ impl State {
     /// Lets the window follow the samples: what else is told may be seconds ahead of those that wait for their names.
     fn go_on(&mut self, until: Time) {
         let newest = self.recorded.until;
-        let is_over = matches!(self.recorded.completeness, Completeness::Whole(_));
-        let waits = self.books.are_on_their_way() && !is_over;
-        let waits = waits && newest.0.saturating_sub(self.newest_sample.0) < LONGEST_WAIT_NS;
-        self.present = self.present.max(if waits { self.newest_sample } else { newest });
+        self.present = self.present.max(self.waiting.map_or(newest, |since| since.min(newest)));
         let newest = self.present.0.saturating_sub(self.started()) / SLICE_NS;
         if !self.history.open(newest) {
             self.leap(until, self.recorded.until);

@@ -196,10 +196,11 @@ fn the_window_waits_for_samples() {
     let chain = machine.chain(Space::Kernel(domain), "m", &[("f", 1)]);
     let place = Where { domain: Some(domain), process: None, mode: Mode::Kernel, chain };
     machine.sample(at(100), place);
-    machine.on_their_way = 5000;
-    (1..8).for_each(|second| machine.snapshot(at(1000 * second), 0, &[]));
+    for second in 1..8 {
+        machine.samples_wait(at(200));
+        machine.snapshot(at(1000 * second), 0, &[]);
+    }
     machine.sample(at(6000), place);
-    machine.on_their_way = 0;
     machine.snapshot(at(8000), 0, &[]);
     let recording = machine.finish(at(20_000));
     let (mut state, all) = told(&recording);

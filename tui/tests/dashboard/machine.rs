@@ -21,8 +21,6 @@ pub(crate) fn at(ms: u64) -> Time {
 pub(crate) struct Machine {
     writer: Writer<Vec<u8>>,
     sequence: u64,
-    /// Samples that were taken and are not told.
-    pub(crate) on_their_way: u64,
 }
 
 /// Where a sample was taken.
@@ -62,7 +60,7 @@ impl Machine {
             options: BTreeMap::new(),
         };
         let writer = Writer::new(Vec::new(), &header).expect("vectors take all that is written");
-        Self { writer, sequence: 0, on_their_way: 0 }
+        Self { writer, sequence: 0 }
     }
 
     pub(crate) fn domain(
@@ -156,7 +154,7 @@ impl Machine {
 
     pub(crate) fn snapshot(&mut self, time: Time, lost: u64, domains: &[(DomainId, u64)]) {
         let account = CpuAccount {
-            taken: self.sequence + lost + self.on_their_way,
+            taken: self.sequence + lost,
             written: self.sequence,
             lost: BTreeMap::from([(LossCause::RingFull, lost)]),
             awake_ns: time.0 - STARTED + 1,
@@ -173,6 +171,11 @@ impl Machine {
             domains,
         });
         self.flush();
+    }
+
+    /// That samples from a time on wait for their names.
+    pub(crate) fn samples_wait(&mut self, since: Time) {
+        self.writer.samples_wait(since);
     }
 
     /// What vCPUs did, one of each domain: ran, waited, and nothing.
