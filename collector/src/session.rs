@@ -174,6 +174,7 @@ pub fn record<W: Sink>(
         departed: Vec::new(),
         named_by_user: HashSet::new(),
         ready: Waiting::default(),
+        waits_for_names: true,
         sequences: Sequences::default(),
         writer: Writer::new(sink, &header)?,
         notes: Vec::new(),
@@ -267,6 +268,9 @@ const MOURNING: Duration = Duration::from_secs(15);
 /// Samples that wait for longer than this are worth a word: who watches must not take their absence for idleness.
 const LONG_WAIT_NS: u64 = 500_000_000;
 
+/// For how long samples wait for names once all are there, together: who ended the recording waits, too.
+const LAST_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The number of the domain that this runs in: dom0, or the Linux host, whose processes tell of themselves.
 const CONTROL: u32 = 0;
 
@@ -292,6 +296,8 @@ struct Session<'a, W: Sink> {
     named_by_user: HashSet<DomainId>,
     /// Complete, and not written yet.
     ready: Waiting,
+    /// Whether it may wait for names.
+    waits_for_names: bool,
     namer: Namer,
     callers: Callers,
     /// Whether callers were asked for, so that their absence is a gap.
@@ -373,10 +379,12 @@ impl<W: Sink> Session<'_, W> {
         self.drain();
         self.ready.extend(self.merger.rest());
         self.ask_ahead(0);
+        let deadline = Instant::now() + LAST_PATIENCE;
         self.write_named(None);
         while !self.ready.is_empty() {
             // The last answers are on their way, and nothing waits for ever.
             thread::sleep(DRAIN_EVERY / 10);
+            self.waits_for_names = Instant::now() < deadline;
             self.write_named(None);
         }
         self.take_notes();

@@ -322,8 +322,10 @@ impl Guests {
                         Ok(Some(names)) => {
                             guest.retry = FIRST_RETRY;
                             guest.knows_processes = names.no_processes.is_none();
-                            guest.nameless.clear();
+                            // Not with every change: a guest that changes its modules all the time would have samples wait
+                            // for the same pages over and over.
                             if names.symbols.is_some() {
+                                guest.nameless.clear();
                                 guest.processes.clear();
                             }
                         }

@@ -37,6 +37,7 @@ impl<W: Sink> Session<'_, W> {
             if let Some(taken) = pending.record.taken()
                 && let Some(id) = taken.charged_to.and_then(|number| self.domains.of_number(number))
                 && self.is_looked_into(id)
+                && self.waits_for_names
                 && !self.ready.is_full()
                 && self.guests.is_awaited(
                     self.domains.domain(id),
