@@ -6,10 +6,11 @@ use std::{ops::Range, thread};
 use anyhow::{Context, Result};
 
 use crate::qmp::Qmp;
+use crate::scenario::HypervisorKind;
 
-/// How a CPU is told of that runs a guest on for ever although interrupts wait in its local APIC. No hypervisor can do
-/// that: neither a guest's interrupt flag nor its own APIC keeps such an interrupt from ending the guest's run.
-pub(crate) const STUCK: &str = "runs a guest on although an interrupt waits in its local APIC";
+/// How a CPU is told of that goes on for ever although interrupts wait in its local APIC. No guest can do that: neither its
+/// interrupt flag nor its own APIC keeps such an interrupt from ending its run. No kernel does it for seconds, nor Xen.
+pub(crate) const STUCK: &str = "goes on although an interrupt waits in its local APIC";
 
 /// How often, and how long from one time to the next, an interrupt must be seen to wait.
 const LOOKS: usize = 20;
@@ -27,11 +28,16 @@ pub(crate) fn dump(qmp: &mut Qmp, cpus: u32) -> Result<String> {
     Ok(text.replace('\r', ""))
 }
 
-/// The CPU of a Xen host, and the word for it, that is [`STUCK`].
-pub(crate) fn stuck(qmp: &mut Qmp, cpus: u32) -> Result<Option<String>> {
+/// The CPU that is [`STUCK`], with that word, on a host of this hypervisor.
+pub(crate) fn stuck(qmp: &mut Qmp, cpus: u32, hypervisor: HypervisorKind) -> Result<Option<String>> {
+    let ours = match hypervisor {
+        // The profiler runs in Xen.
+        HypervisorKind::Xen => XEN,
+        HypervisorKind::Kvm => 0..0,
+    };
     let mut waiting: Option<Vec<bool>> = None;
     for _ in 0..LOOKS {
-        let now = waits(&dump(qmp, cpus)?)?;
+        let now = waits(&dump(qmp, cpus)?, &ours)?;
         let still = |before: Vec<bool>| before.iter().zip(&now).map(|(before, now)| before & now).collect();
         let all: Vec<bool> = waiting.map_or_else(|| now.clone(), still);
         if !all.contains(&true) {
@@ -44,8 +50,9 @@ pub(crate) fn stuck(qmp: &mut Qmp, cpus: u32) -> Result<Option<String>> {
     Ok(cpu.map(|cpu| format!("CPU {cpu} {STUCK}")))
 }
 
-/// Of each CPU: whether it is outside of Xen's code while an interrupt waits that its priority lets through.
-fn waits(dump: &str) -> Result<Vec<bool>> {
+/// Of each CPU: whether an interrupt waits that its priority lets through, while it is outside of what is not to be blamed
+/// on the emulator.
+fn waits(dump: &str, ours: &Range<u64>) -> Result<Vec<bool>> {
     let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16);
     let behind = |line: &str, name: &str| {
         line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned)
@@ -60,7 +67,7 @@ fn waits(dump: &str) -> Result<Vec<bool>> {
         let class = number(priority.trim())? >> 4;
         let vectors =
             requests.split(|c: char| !c.is_ascii_digit()).filter_map(|vector| vector.parse::<u64>().ok());
-        let outside = !XEN.contains(&number(&pointer)?);
+        let outside = !ours.contains(&number(&pointer)?);
         Ok(outside && vectors.max().is_some_and(|vector| vector >> 4 > class))
     });
     waits.collect::<Result<_>>().context("QEMU tells of its CPUs in another way than expected")
@@ -80,7 +87,7 @@ mod tests {
 
     #[test]
     fn only_outside_of_xen_an_interrupt_that_waits_is_strange() {
-        let waits = |pointer, requests, priority| waits(&dump(pointer, requests, priority)).unwrap();
+        let waits = |pointer, requests, priority| waits(&dump(pointer, requests, priority), &XEN).unwrap();
         let (guest, xen) = ("RIP=ffffffff81c03e56", "RIP=ffff82d04033a1b2");
         assert_eq!(waits(guest, "240 251(level) ", "0x00"), [true]);
         assert_eq!(waits(guest, "(none)", "0x00"), [false]);

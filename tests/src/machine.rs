@@ -125,11 +125,8 @@ impl Machine {
 
     /// The CPU, and a word for it, that the emulator keeps from its hypervisor, as far as that can be told.
     pub(crate) fn stuck_cpu(&mut self) -> Result<Option<String>> {
-        match self.hypervisor {
-            HypervisorKind::Xen => cpus::stuck(&mut Qmp::open(self.qmp()?)?, self.cpus),
-            // Its kernel and its guests' lie at the same addresses.
-            HypervisorKind::Kvm => Ok(None),
-        }
+        let hypervisor = self.hypervisor;
+        cpus::stuck(&mut Qmp::open(self.qmp()?)?, self.cpus, hypervisor)
     }
 
     /// Has the control domain switch the machine off, or ends it when it does not.

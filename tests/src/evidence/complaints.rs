@@ -62,7 +62,7 @@ pub fn of_the_emulator(folder: &Path, scenario: &Scenario) -> Option<String> {
     })
 }
 
-/// What tells that the emulator brought a host down (docs/lab.md), if anything does: it kept a CPU from Xen; or a KVM host
+/// What tells that the emulator brought a host down (docs/lab.md), if anything does: a CPU took no interrupt any more; or a KVM host
 /// ended without a word of its kernel's, or that found the end of a thread's stack overwritten, or that a CPU stood still for
 /// more than twenty seconds.
 pub fn of_a_host(error: &anyhow::Error, folder: &Path) -> Option<String> {
@@ -120,8 +120,7 @@ mod tests {
         let ended = "in step \"record\": the machine has ended; QEMU: it says nothing";
         assert_eq!(told(ended), None, "there is no KVM host");
         assert!(
-            told("in step \"shim\", CPU 0 runs a guest on although an interrupt waits in its local APIC")
-                .is_some()
+            told("in step \"shim\", CPU 0 goes on although an interrupt waits in its local APIC").is_some()
         );
         write("[    3.2] random: crng init done\n");
         assert!(told(ended).is_some());
