@@ -29,10 +29,14 @@ pub type Booted = OnceLock<Result<Host, String>>;
 
 /// Runs the scenario of a name, unless that has been done, and gives its results.
 pub fn host(booted: &'static Booted, scenario: &str) -> &'static Host {
-    let run = || {
+    self::booted(booted, || {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{scenario}.toml"));
         Host::run(scenario, &Scenario::load(&path)?)
-    };
+    })
+}
+
+/// Runs what boots a host, unless that has been done, and gives the results.
+pub fn booted(booted: &'static Booted, run: impl FnOnce() -> anyhow::Result<Host>) -> &'static Host {
     let result = booted.get_or_init(|| run().map_err(|error| format!("{error:#}")));
     result.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }

@@ -7,17 +7,31 @@ use profile::{Mode, PhysCpu};
 
 use crate::{
     bootstrap, consoles, figures,
-    host::{Booted, Host, host},
+    host::{Booted, Host, booted},
     observed::Observed,
 };
 
 static BOOTED: Booted = Booted::new();
 
-fn sources() -> &'static Host {
-    host(&BOOTED, "sources")
+/// The guests that every run has: PV and PVH.
+const GUESTS: [&str; 2] = ["alpha", "gamma"];
+
+/// Fully virtualized.
+const HVM: &str = "eta";
+
+fn scenario() -> Scenario {
+    Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/sources.toml")).unwrap()
 }
 
-const GUESTS: [&str; 3] = ["alpha", "gamma", "eta"];
+fn without_hvm() -> Scenario {
+    let mut scenario = scenario();
+    scenario.guests.retain(|guest| guest.name.get_ref() != HVM);
+    scenario
+}
+
+fn sources() -> &'static Host {
+    booted(&BOOTED, || Host::run("sources", &without_hvm()))
+}
 
 /// Longer than a guest's turn on the CPU.
 const BLOCK_NS: u64 = 200_000_000;
@@ -104,10 +118,21 @@ fn long_reading_vcpus_costs_what_it_may() {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn the_shim_is_right_where_xenoprof_is_stale() {
-    sources().step("shim").ended(0).left_nothing_loaded();
-    sources().step("xenoprof-end").ended(0).left_nothing_loaded();
-    let (shim, xenoprof) = (sources().observed("shim.xsr"), sources().observed("xenoprof.xsr"));
-    for guest in GUESTS {
+    assert_right_where_stale(sources(), &GUESTS);
+}
+
+#[test]
+#[ignore = "boots a real hypervisor: cargo xtask test --long"]
+fn long_the_shim_is_right_in_an_hvm_guest_too() {
+    let host = Host::run("sources-hvm", &scenario()).unwrap();
+    assert_right_where_stale(&host, &[&GUESTS[..], &[HVM]].concat());
+}
+
+fn assert_right_where_stale(host: &Host, guests: &[&str]) {
+    host.step("shim").ended(0).left_nothing_loaded();
+    host.step("xenoprof-end").ended(0).left_nothing_loaded();
+    let (shim, xenoprof) = (host.observed("shim.xsr"), host.observed("xenoprof.xsr"));
+    for &guest in guests {
         let (right, all) = in_program(&shim, guest);
         let (stale_right, stale_all) = in_program(&xenoprof, guest);
         figures::figure(
@@ -124,13 +149,13 @@ fn the_shim_is_right_where_xenoprof_is_stale() {
         }
     }
     xenoprof.assert_balanced();
-    let report = sources().report("xenoprof.xsr");
+    let report = host.report("xenoprof.xsr");
     assert_eq!(report.event().source, "xenoprof");
     assert!(report.notes_say("HVM or PVH guests on an AMD processor"), "{:?}", report.notes);
     assert!(report.notes_say("--pmu-trust=assume"), "{:?}", report.notes);
     // Only the CPU 0 is reached by the NMIs.
     assert!(xenoprof.samples.iter().any(|sample| sample.cpu == PhysCpu(0)));
-    consoles::assert_clean(&sources().text("console/xen.log"));
+    consoles::assert_clean(&host.text("console/xen.log"));
 }
 
 #[test]
@@ -191,11 +216,9 @@ fn what_a_source_cannot_do_is_told_in_a_line() {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn long_on_xen_4_20() {
-    let mut scenario =
-        Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/sources.toml")).unwrap();
+    let mut scenario = without_hvm();
     scenario.hypervisor.release = Release::Trixie;
     scenario.nmi = None;
-    scenario.guests.retain(|guest| guest.name.get_ref() != "eta");
     scenario.steps.retain(|step| step.name.get_ref() == "releases");
     let host = Host::run("sources-4.20", &scenario).unwrap();
     let step = host.step("releases").ended(0).left_nothing_loaded();
