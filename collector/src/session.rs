@@ -31,8 +31,8 @@ use crate::{
     processes::Processes,
 };
 
-/// How often the rings are drained and the lease renewed: a ring of the default size holds seconds.
-const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// How often it is looked for the last answers.
+const ANSWERS_EVERY: Duration = Duration::from_millis(5);
 
 /// What is recorded, and how.
 #[derive(Clone, Debug)]
@@ -324,7 +324,7 @@ impl<W: Sink> Session<'_, W> {
                 return Ok(reason);
             }
             if !is_behind {
-                thread::sleep(DRAIN_EVERY);
+                thread::sleep(self.sampling.drain_every());
             }
             self.sampling.renew()?;
             self.drain();
@@ -383,7 +383,7 @@ impl<W: Sink> Session<'_, W> {
         self.write_named(None);
         while !self.ready.is_empty() {
             // The last answers are on their way, and nothing waits for ever.
-            thread::sleep(DRAIN_EVERY / 10);
+            thread::sleep(ANSWERS_EVERY);
             self.waits_for_names = Instant::now() < deadline;
             self.write_named(None);
         }
@@ -483,7 +483,7 @@ impl<W: Sink> Session<'_, W> {
     /// Writes what is complete, until the rings have to be emptied again; whether more is left. A domain that is not known
     /// yet is looked for first.
     fn write_ready(&mut self, progress: &mut dyn Progress) -> Result<bool, CollectError> {
-        let until = Instant::now() + DRAIN_EVERY;
+        let until = Instant::now() + self.sampling.drain_every();
         let before = self.ready.len();
         self.ready.extend(self.merger.ready());
         let unknown = |record: &Record| {

@@ -235,6 +235,11 @@ pub trait Sampling: Send {
     /// Shows that somebody still reads, and follows what changed on the machine. Wanted several times a second.
     fn renew(&mut self) -> Result<(), ShimError>;
 
+    /// How often rings should be drained, so that none gets full, nor anybody is woken up in vain.
+    fn drain_every(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
     /// Takes every complete record of one ring, oldest first, and returns a time before which no later one of that
     /// ring will be.
     fn drain(&mut self, ring: usize, each: &mut dyn FnMut(Record)) -> Watermark;

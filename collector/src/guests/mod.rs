@@ -33,6 +33,9 @@ pub(crate) use self::process::Process;
 const KERNEL_PATIENCE: Duration = Duration::from_secs(10);
 const PROCESS_PATIENCE: Duration = Duration::from_secs(3);
 
+/// And for those of a kernel that was not found before: the guest may be booting, and everybody's samples wait behind its own.
+const RETRY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// After this time it is looked again what a process has mapped.
 const PROCESS_AGE: Duration = Duration::from_secs(2);
 
@@ -123,8 +126,8 @@ enum Standing {
     Unasked,
     Asked {
         at: Instant,
-        /// Whether samples wait for the answer: for the first one only.
-        awaited: bool,
+        /// For how long samples wait for the answer, if for the first ones only.
+        patience: Duration,
     },
     Answered,
     Failed(Instant),
@@ -138,13 +141,13 @@ impl Drop for Guest {
 
 impl Guest {
     /// Asks which kernel there is. Returns whether samples should wait for the answer.
-    fn ask_kernel(&mut self, root: AddressSpaceRoot, awaited: bool) -> bool {
+    fn ask_kernel(&mut self, root: AddressSpaceRoot, patience: Duration) -> bool {
         if self.questions.try_send(Question::Kernel(root)).is_err() {
             return false;
         }
         self.refreshed = Instant::now();
-        self.kernel = Standing::Asked { at: self.refreshed, awaited };
-        awaited
+        self.kernel = Standing::Asked { at: self.refreshed, patience };
+        !patience.is_zero()
     }
 
     /// Whether a sample of this time should wait for the answer whose page tables these are, which is asked for if it is
@@ -216,7 +219,7 @@ impl Guests {
             && let Some(root) = root
             && guest.questions.try_send(Question::Kernel(root)).is_ok()
         {
-            guest.kernel = Standing::Asked { at: Instant::now(), awaited: true };
+            guest.kernel = Standing::Asked { at: Instant::now(), patience: KERNEL_PATIENCE };
         }
     }
 
@@ -263,17 +266,18 @@ impl Guests {
         let own_code = taken.owner == Owner::Kernel(domain.number);
         let Some(guest) = self.guest(domain) else { return false };
         match guest.kernel {
-            Standing::Unasked => return shows_kernel && guest.ask_kernel(root, true) && !named,
+            Standing::Unasked => return shows_kernel && guest.ask_kernel(root, KERNEL_PATIENCE) && !named,
             Standing::Failed(at) => {
                 if at.elapsed() > guest.retry && shows_kernel {
                     let is_early = guest.retry < RETRY_EVERY;
                     guest.retry = RETRY_EVERY.min(guest.retry * 2);
-                    return guest.ask_kernel(root, is_early && !named);
+                    let patience = if is_early && !named { RETRY_PATIENCE } else { Duration::ZERO };
+                    return guest.ask_kernel(root, patience);
                 }
                 return false;
             }
-            Standing::Asked { at, awaited } => {
-                return awaited && (is_user || !named) && at.elapsed() < KERNEL_PATIENCE;
+            Standing::Asked { at, patience } => {
+                return (is_user || !named) && at.elapsed() < patience;
             }
             Standing::Answered => {}
         }
@@ -287,7 +291,7 @@ impl Guests {
                     return true;
                 }
                 guest.nameless.insert(page);
-                return guest.ask_kernel(root, true);
+                return guest.ask_kernel(root, PROCESS_PATIENCE);
             }
             if age > KERNEL_AGE && guest.questions.try_send(Question::Kernel(root)).is_ok() {
                 guest.refreshed = Instant::now();

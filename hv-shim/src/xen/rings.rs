@@ -110,6 +110,8 @@ pub(super) struct Ring {
     consumer: Consumer,
     cpu: PhysCpu,
     read: u64,
+    /// Words that were there when it was drained last.
+    last_words: usize,
     unreadable: u64,
     damaged: bool,
 }
@@ -136,6 +138,7 @@ impl Ring {
             consumer: Consumer::new(pages as usize * PAGE_WORDS),
             header,
             read: 0,
+            last_words: 0,
             unreadable: 0,
             damaged: false,
         })
@@ -166,8 +169,10 @@ impl Ring {
         if self.damaged {
             return Watermark::Asleep;
         }
-        let (read, unreadable) = (&mut self.read, &mut self.unreadable);
+        self.last_words = 0;
+        let (read, last_words, unreadable) = (&mut self.read, &mut self.last_words, &mut self.unreadable);
         let drained = self.consumer.drain(self.data.words(), header, consumer_page, |words| {
+            *last_words += words.len();
             match taken(words, functions, backends) {
                 Some(sample) => {
                     *read += 1;
@@ -179,6 +184,11 @@ impl Ring {
         // Nothing that follows can be found any more: it counts as unreadable.
         self.damaged = drained.is_err();
         watermark
+    }
+
+    /// Whether the last drain found so little that the ring could have been left alone for much longer.
+    pub(super) fn was_all_but_empty(&self) -> bool {
+        self.last_words < self.data.words().len() / 32
     }
 
     pub(super) fn account(&self) -> CpuAccount {

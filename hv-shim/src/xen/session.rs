@@ -40,6 +40,10 @@ const DEFAULT_RING: u64 = 256 << 10;
 /// With stacks: holds some 200 ms, four times what is between two looks at it. It is as large as one can be.
 const RING_FOR_STACKS: u64 = 1 << 20;
 
+/// Rings are looked at so often; and half as often while each is all but empty then: a look wakes dom0 up, which costs the
+/// hypervisor as much as dozens of samples. Later ones would miss processes that live for less.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// A session with the shim in place.
 pub(super) struct Session {
     xen: Arc<Hypercalls>,
@@ -203,6 +207,11 @@ impl Sampling for Session {
 
     fn load_pause(&self) -> Option<Duration> {
         Some(self.load_pause)
+    }
+
+    fn drain_every(&self) -> Duration {
+        let is_calm = self.shared().rings.iter().all(rings::Ring::was_all_but_empty);
+        if is_calm { 2 * LOOK_EVERY } else { LOOK_EVERY }
     }
 
     fn renew(&mut self) -> Result<(), ShimError> {

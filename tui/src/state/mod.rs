@@ -202,7 +202,7 @@ impl State {
     fn keep(&mut self, sample: &Sample, until: Time) {
         let since = sample.time.0.saturating_sub(self.started());
         let mut number = since / SLICE_NS;
-        if sample.time.0.saturating_add(BACKWARDS_NS) < until.0 && !self.history.range().contains(&number) {
+        if sample.time.0.saturating_add(BACKWARDS_NS) < until.0 && number < self.history.range().start {
             self.leap(until, sample.time);
             number = self.history.newest();
         }

@@ -200,6 +200,7 @@ fn the_window_waits_for_samples() {
         machine.samples_wait(at(200));
         machine.snapshot(at(1000 * second), 0, &[]);
     }
+    machine.sample(at(1500), place);
     machine.sample(at(6000), place);
     machine.snapshot(at(8000), 0, &[]);
     let recording = machine.finish(at(20_000));
@@ -212,6 +213,8 @@ fn the_window_waits_for_samples() {
     }
     assert!(seen.contains(&(7, 6, true)), "{seen:?}");
     assert!(seen.contains(&(8, 0, false)) && seen.ends_with(&[(20, 0, false)]), "{seen:?}");
+    let leaps = state.log().newest_first().filter(|entry| entry.kind == Kind::Clock).count();
+    assert_eq!(leaps, 0, "what waited is not another clock's");
 }
 
 /// Clocks leap when machines are suspended, restored or hostile.

@@ -15,6 +15,9 @@ use crate::{
     xen::{hypercalls::Hypercalls, processor::Processor, trace},
 };
 
+/// How often the trace buffers are read.
+const READ_EVERY: Duration = Duration::from_millis(50);
+
 /// How often exits are told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -92,6 +95,11 @@ impl Sampling for Beside {
 
     fn load_pause(&self) -> Option<Duration> {
         self.sampling.load_pause()
+    }
+
+    fn drain_every(&self) -> Duration {
+        let own = self.sampling.drain_every();
+        if self.trace.is_some() { own.min(READ_EVERY) } else { own }
     }
 
     fn renew(&mut self) -> Result<(), ShimError> {
