@@ -15,13 +15,13 @@ use std::{
 
 use self::kernel_memory::{KernelMemory, STACK_BYTES};
 use super::{hypercalls::DomainInfo, xenstore::Xenstore};
-use crate::own_task::Task;
+use crate::{clock, own_task::Task};
 
 /// How often it is looked who serves whom.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// For how long a new process is looked at again and again: it may be about to execute a device model.
-const YOUTH: Duration = Duration::from_secs(10);
+/// For how long after its start a process is looked at again and again: it may be about to execute a device model.
+const YOUTH_NS: u64 = 10_000_000_000;
 
 /// Who serves whom now.
 pub(super) struct Backends {
@@ -30,8 +30,8 @@ pub(super) struct Backends {
     kernel: Option<Result<KernelMemory, String>>,
     xenstore: Option<Xenstore>,
     looked: Option<Instant>,
-    /// Processes that serve nobody: when they were started, and until when they are looked at again.
-    others: HashMap<u32, (u64, Instant)>,
+    /// Processes that serve nobody, and until when, in nanoseconds of CLOCK_MONOTONIC, they are looked at again.
+    others: HashMap<u32, u64>,
     serving: BTreeMap<u32, Serving>,
     /// Where each stack begins, and the domain that is served on it.
     stacks: BTreeMap<u64, u32>,
@@ -109,8 +109,8 @@ impl Backends {
     }
 
     fn look_at(&mut self, pid: u32, lives: impl Fn(u32) -> bool) {
-        let is_old = |until: Instant| Instant::now() > until;
-        if self.serving.contains_key(&pid) || self.others.get(&pid).is_some_and(|other| is_old(other.1)) {
+        let is_old = |&until: &u64| clock::monotonic_ns() > until;
+        if self.serving.contains_key(&pid) || self.others.get(&pid).is_some_and(is_old) {
             return;
         }
         let Some(task) = Task::of_process(pid) else { return };
@@ -128,12 +128,7 @@ impl Backends {
                 self.serving.insert(pid, Serving { domain, started, is_device_model, threads });
             }
             None => {
-                let until = Instant::now() + YOUTH;
-                let other = self.others.entry(pid).or_insert((task.started, until));
-                // Another process by now.
-                if other.0 != task.started {
-                    *other = (task.started, until);
-                }
+                self.others.insert(pid, clock::monotonic_ns_at(task.started).saturating_add(YOUTH_NS));
             }
         }
     }
