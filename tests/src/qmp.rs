@@ -2,9 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
+
+/// For how long a reply is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection on which commands can be given.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub(crate) struct Qmp {
 impl Qmp {
     /// Does what the protocol wants done before the first command.
     pub(crate) fn open(socket: UnixStream) -> Result<Qmp> {
+        // QEMU serves one connection after the other, and asks CPUs that may not answer any more.
+        socket.set_read_timeout(Some(PATIENCE))?;
         let mut qmp = Qmp { replies: BufReader::new(socket.try_clone()?), commands: socket };
         qmp.line()?; // QEMU's greeting
         qmp.execute("qmp_capabilities", &Value::Null)?;

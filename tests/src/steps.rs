@@ -99,21 +99,9 @@ pub(crate) fn run(
     out: &Path,
 ) -> Result<()> {
     for (index, step) in scenario.steps.iter().enumerate() {
-        let injector = match scenario.nmi_hz(step) {
-            Some(hz) => Some(Injector::start(machine.qmp()?, hz)),
-            None => None,
-        };
-        let result = run_step(machine, index, step, outcome, out);
-        let injected = injector.map(Injector::stop);
-        if let Some(Ok(injected)) = &injected {
-            outcome.injected += injected.count;
-            let seconds = injected.duration.as_secs_f64();
-            say(format_args!("{} interrupts injected in {seconds:.1} s", injected.count));
-        }
+        let result = run_step(machine, index, step, scenario.nmi_hz(step), outcome, out);
         write_down(outcome, out)?;
-        let ok = result?;
-        injected.transpose()?;
-        if !ok && step.on_failure == OnFailure::Stop {
+        if !result? && step.on_failure == OnFailure::Stop {
             say(format_args!("the steps that follow are left out"));
             break;
         }
@@ -143,15 +131,22 @@ fn run_step(
     machine: &mut Machine,
     index: usize,
     step: &Step,
+    nmi_hz: Option<f64>,
     outcome: &mut Outcome,
     out: &Path,
 ) -> Result<bool> {
     let (name, file) = (step.name.get_ref(), step_file(index, step));
     say(format_args!("step {name}"));
+    let injector = match nmi_hz {
+        Some(hz) => Some(Injector::start(machine.qmp()?, hz)),
+        None => None,
+    };
     let start = Instant::now();
     let before = machine.executed()?;
     machine.order(Order::Run { step: &file })?;
     let ended = await_end(machine, &file, start + step.timeout());
+    // QEMU listens to one at a time, and may be asked what its CPUs are at.
+    let injected = injector.map(Injector::stop);
     let executed = machine.executed()?.into_iter().zip(before).map(|(now, before)| now.since(before));
     let seconds = start.elapsed().as_secs_f64();
     let exit = ended.as_ref().ok().copied();
@@ -185,6 +180,11 @@ fn run_step(
             bail!("step {name:?} was stopped: it takes longer than its limit of {} s{stuck}", step.timeout_s);
         }
         Err(Silence::Over(error)) => return Err(error.context(format!("in step {name:?}"))),
+    }
+    if let Some(injected) = injected.transpose()? {
+        outcome.injected += injected.count;
+        let seconds = injected.duration.as_secs_f64();
+        say(format_args!("{} interrupts injected in {seconds:.1} s", injected.count));
     }
     Ok(ok)
 }
