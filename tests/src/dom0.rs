@@ -15,7 +15,7 @@ use crate::images::{Boot, Images};
 use crate::initramfs::{self, Base};
 use crate::kernels::Kernel;
 use crate::packages::PackageSet;
-use crate::scenario::{GuestKind, Release, Scenario};
+use crate::scenario::{Guest, GuestKind, Release, Scenario};
 use crate::tree::Tree;
 
 const SCRIPT: &str = include_str!("init/dom0.sh");
@@ -113,18 +113,21 @@ pub(crate) fn build(
         "busybox-static".to_owned(),
         "linux-image-amd64".to_owned(),
     ];
-    let device_model = scenario.guests.iter().any(|guest| *guest.kind.get_ref() == GuestKind::Hvm);
+    let dom0 = &scenario.dom0;
+    let is_hvm = |guest: &Guest| *guest.kind.get_ref() == GuestKind::Hvm;
+    let device_model = dom0.qemu || scenario.guests.iter().any(is_hvm);
     if device_model {
         wanted.extend(release.device_model().0.map(str::to_owned));
     }
     let host = PackageSet::fetch(cache, release, &wanted)?;
     let kernel = Kernel::find(&host)?;
     let busybox = host.busybox()?;
+    let modules: Vec<&str> = MODULES.into_iter().chain(dom0.modules.iter().map(String::as_str)).collect();
     let base = Base {
         name: format!("dom0-{}", release.name()),
         packages: &host,
         kernel: &kernel,
-        modules: &MODULES,
+        modules: &modules,
         busybox: &busybox,
         script: SCRIPT,
     };
@@ -145,7 +148,6 @@ pub(crate) fn build(
         disks: Vec::new(),
         packages: host.packages,
     };
-    let dom0 = &scenario.dom0;
     let mut overlay = initramfs::overlay(scenario, programs, (&dom0.files, &dom0.init), cache)?;
     overlay.file("/lab/pin", 0o644, guests::cpu_list(&dom0.pin));
     for guest in &scenario.guests {

@@ -126,6 +126,10 @@ pub struct Dom0 {
     pub files: Vec<FileEntry>,
     /// Shell lines run before the guests are started.
     pub init: Vec<String>,
+    /// Modules of its kernel that are loaded there besides.
+    pub modules: Vec<String>,
+    /// Whether it has QEMU although no guest is fully virtualized: it also serves disks.
+    pub qemu: bool,
 }
 
 impl Default for Dom0 {
@@ -137,6 +141,8 @@ impl Default for Dom0 {
             kernel_args: String::new(),
             files: Vec::new(),
             init: Vec::new(),
+            modules: Vec::new(),
+            qemu: false,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{complaints, observed::Observed, report::Report};
 use crate::{Options, Outcome, Scenario, StepOutcome};
 
 /// How often a run is repeated in which the emulator brings a guest or a KVM host down.
-const REPETITIONS: usize = 2;
+const REPETITIONS: usize = 3;
 
 /// A host whose scenario has been run.
 pub struct Host {
@@ -47,7 +47,7 @@ fn results() -> PathBuf {
     program.ancestors().nth(3).expect("target/PROFILE/deps/PROGRAM").join("tmp")
 }
 
-/// Runs a scenario, and again, twice at most, as long as something is `seen` of the emulator's doing.
+/// Runs a scenario, and again, three times at most, as long as something is `seen` of the emulator's doing.
 pub fn run_again(
     name: &str,
     scenario: &Scenario,

@@ -124,7 +124,12 @@ fn the_shim_is_right_where_xenoprof_is_stale() {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test --long"]
 fn long_the_shim_is_right_in_an_hvm_guest_too() {
-    let host = Host::run("sources-hvm", &scenario()).unwrap();
+    let mut scenario = scenario();
+    // No more of it than has to be: while it is sampled, the emulator brings an HVM guest down within minutes (docs/lab.md).
+    scenario
+        .steps
+        .retain(|step| ["shim", "xenoprof", "xenoprof-end"].contains(&step.name.get_ref().as_str()));
+    let host = Host::run("sources-hvm", &scenario).unwrap();
     assert_right_where_stale(&host, &[&GUESTS[..], &[HVM]].concat());
 }
 
