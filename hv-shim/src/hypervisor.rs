@@ -207,6 +207,9 @@ pub enum PmuTrust {
     Never,
 }
 
+/// How often rings are drained where nothing is known that calls for more, or for less.
+pub(crate) const DRAIN_EVERY: Duration = Duration::from_millis(50);
+
 /// A session of sampling, the shim being in place. Dropping it takes the shim out again.
 pub trait Sampling: Send {
     /// The events, as they are really sampled.
@@ -237,7 +240,7 @@ pub trait Sampling: Send {
 
     /// How often rings should be drained, so that none gets full, nor anybody is woken up in vain.
     fn drain_every(&self) -> Duration {
-        Duration::from_millis(50)
+        DRAIN_EVERY
     }
 
     /// Takes every complete record of one ring, oldest first, and returns a time before which no later one of that

@@ -217,9 +217,8 @@ impl Guests {
         let root = self.means.as_ref().and_then(|means| means.memories.root(domain.number, domain.kind));
         if let Some(guest) = self.guest(domain)
             && let Some(root) = root
-            && guest.questions.try_send(Question::Kernel(root)).is_ok()
         {
-            guest.kernel = Standing::Asked { at: Instant::now(), patience: KERNEL_PATIENCE };
+            guest.ask_kernel(root, KERNEL_PATIENCE);
         }
     }
 

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     CallGraph, HypervisorSymbol, PmuTrust, Record, Request, Sampling, ShimError, Stopped, Watermark,
+    hypervisor::DRAIN_EVERY,
 };
 
 /// For how long a renewal holds. A collector that is stopped for longer loses samples that nobody could have kept;
@@ -39,10 +40,6 @@ const DEFAULT_RING: u64 = 256 << 10;
 
 /// With stacks: holds some 200 ms, four times what is between two looks at it. It is as large as one can be.
 const RING_FOR_STACKS: u64 = 1 << 20;
-
-/// Rings are looked at so often; and half as often while each is all but empty then: a look wakes dom0 up, which costs the
-/// hypervisor as much as dozens of samples. Later ones would miss processes that live for less.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A session with the shim in place.
 pub(super) struct Session {
@@ -210,8 +207,10 @@ impl Sampling for Session {
     }
 
     fn drain_every(&self) -> Duration {
+        // A look wakes dom0 up, which costs the hypervisor as much as dozens of samples. Even later ones would miss processes
+        // that live for less.
         let is_calm = self.shared().rings.iter().all(rings::Ring::was_all_but_empty);
-        if is_calm { 2 * LOOK_EVERY } else { LOOK_EVERY }
+        if is_calm { 2 * DRAIN_EVERY } else { DRAIN_EVERY }
     }
 
     fn renew(&mut self) -> Result<(), ShimError> {

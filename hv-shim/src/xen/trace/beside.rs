@@ -12,11 +12,9 @@ use super::{Leaving, Trace, reasons::Names};
 use crate::{
     Exits, HypervisorSymbol, MappedFile, Owner, ProcessKey, ProcessState, Record, Request, Sampling,
     ShimError, Stopped, Taken, VcpuClock, Watermark,
+    hypervisor::DRAIN_EVERY,
     xen::{hypercalls::Hypercalls, processor::Processor, trace},
 };
-
-/// How often the trace buffers are read.
-const READ_EVERY: Duration = Duration::from_millis(50);
 
 /// How often exits are told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -99,7 +97,7 @@ impl Sampling for Beside {
 
     fn drain_every(&self) -> Duration {
         let own = self.sampling.drain_every();
-        if self.trace.is_some() { own.min(READ_EVERY) } else { own }
+        if self.trace.is_some() { own.min(DRAIN_EVERY) } else { own }
     }
 
     fn renew(&mut self) -> Result<(), ShimError> {
