@@ -35,19 +35,16 @@ pub(crate) fn stuck(qmp: &mut Qmp, cpus: u32, hypervisor: HypervisorKind) -> Res
         HypervisorKind::Xen => XEN,
         HypervisorKind::Kvm => 0..0,
     };
-    let mut waiting: Option<Vec<bool>> = None;
+    let mut waiting = vec![true; cpus as usize];
     for _ in 0..LOOKS {
         let now = waits(&dump(qmp, cpus)?, &ours)?;
-        let still = |before: Vec<bool>| before.iter().zip(&now).map(|(before, now)| before & now).collect();
-        let all: Vec<bool> = waiting.map_or_else(|| now.clone(), still);
-        if !all.contains(&true) {
+        waiting = waiting.into_iter().zip(now).map(|(before, now)| before && now).collect();
+        if !waiting.contains(&true) {
             return Ok(None);
         }
-        waiting = Some(all);
         thread::sleep(LOOK_EVERY);
     }
-    let cpu = waiting.and_then(|waiting| waiting.iter().position(|&waits| waits));
-    Ok(cpu.map(|cpu| format!("CPU {cpu} {STUCK}")))
+    Ok(waiting.iter().position(|&waits| waits).map(|cpu| format!("CPU {cpu} {STUCK}")))
 }
 
 /// Of each CPU: whether an interrupt waits that its priority lets through, while it is outside of what is not to be blamed

@@ -15,7 +15,7 @@ use crate::images::{Boot, Images};
 use crate::initramfs::{self, Base};
 use crate::kernels::Kernel;
 use crate::packages::PackageSet;
-use crate::scenario::{Guest, GuestKind, Release, Scenario};
+use crate::scenario::{Guest, Release, Scenario};
 use crate::tree::Tree;
 
 const SCRIPT: &str = include_str!("init/dom0.sh");
@@ -114,8 +114,7 @@ pub(crate) fn build(
         "linux-image-amd64".to_owned(),
     ];
     let dom0 = &scenario.dom0;
-    let is_hvm = |guest: &Guest| *guest.kind.get_ref() == GuestKind::Hvm;
-    let device_model = dom0.qemu || scenario.guests.iter().any(is_hvm);
+    let device_model = dom0.qemu || scenario.guests.iter().any(Guest::is_hvm);
     if device_model {
         wanted.extend(release.device_model().0.map(str::to_owned));
     }

@@ -19,7 +19,7 @@ pub(crate) fn folder(name: &str) -> String {
 /// The guests that are up before the first step, in the order in which they are started: see the script of dom0's init. On
 /// Xen they have the numbers from 1 on.
 pub(crate) fn started(scenario: &Scenario) -> impl Iterator<Item = &Guest> {
-    let is_first = |guest: &&Guest| *guest.kind.get_ref() == GuestKind::Hvm;
+    let is_first = |guest: &&Guest| guest.is_hvm();
     let started = || scenario.guests.iter().filter(|guest| guest.start);
     started().filter(is_first).chain(started().filter(move |guest| !is_first(guest)))
 }
@@ -80,7 +80,7 @@ pub(crate) fn xl_config(guest: &Guest, disk: Option<&str>) -> String {
         // Emulated time-stamp counters do not work where QEMU emulates the CPU.
         config.push_str("tsc_mode = \"native\"\n");
     }
-    if *guest.kind.get_ref() == GuestKind::Hvm {
+    if guest.is_hvm() {
         // No screen: its console is the paravirtualized one, like the others'.
         config.push_str("vga = \"none\"\nvnc = 0\n");
     }
@@ -88,7 +88,7 @@ pub(crate) fn xl_config(guest: &Guest, disk: Option<&str>) -> String {
         writeln!(config, "disk = [\"phy:{device},xvda,w\"]").expect("a String takes all that is written");
     }
     // HVM guests are pinned once they are up.
-    if !guest.pin.is_empty() && *guest.kind.get_ref() != GuestKind::Hvm {
+    if !guest.pin.is_empty() && !guest.is_hvm() {
         writeln!(config, "cpus = \"{}\"", cpu_list(&guest.pin)).expect("a String takes all that is written");
     }
     config.push_str(&script(&guest.xl));

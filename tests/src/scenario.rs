@@ -249,6 +249,13 @@ impl GuestKind {
     }
 }
 
+impl Guest {
+    /// Whether it is fully virtualized, by a device model in dom0.
+    pub(crate) fn is_hvm(&self) -> bool {
+        *self.kind.get_ref() == GuestKind::Hvm
+    }
+}
+
 /// Where a guest's root file system is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -62,9 +62,9 @@ pub fn of_the_emulator(folder: &Path, scenario: &Scenario) -> Option<String> {
     })
 }
 
-/// What tells that the emulator brought a host down (docs/lab.md), if anything does: a CPU took no interrupt any more; or a KVM host
-/// ended without a word of its kernel's, or that found the end of a thread's stack overwritten, or that a CPU stood still for
-/// more than twenty seconds.
+/// What tells that the emulator brought a host down (docs/lab.md), if anything does: a CPU took no interrupt any more; or a
+/// KVM host ended without a word of its kernel's, or that found the end of a thread's stack overwritten, or that a CPU stood
+/// still for more than twenty seconds.
 pub fn of_a_host(error: &anyhow::Error, folder: &Path) -> Option<String> {
     const MARKS: [&str; 2] = ["corrupted stack end detected inside scheduler", "detected stalls on CPUs"];
     let told = format!("{error:#}");

@@ -29,10 +29,12 @@ pub type Booted = OnceLock<Result<Host, String>>;
 
 /// Runs the scenario of a name, unless that has been done, and gives its results.
 pub fn host(booted: &'static Booted, scenario: &str) -> &'static Host {
-    self::booted(booted, || {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{scenario}.toml"));
-        Host::run(scenario, &Scenario::load(&path)?)
-    })
+    self::booted(booted, || Host::run(scenario, &self::scenario(scenario)?))
+}
+
+/// Reads the scenario of a name.
+pub fn scenario(name: &str) -> anyhow::Result<Scenario> {
+    Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{name}.toml")))
 }
 
 /// Runs what boots a host, unless that has been done, and gives the results.

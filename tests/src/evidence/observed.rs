@@ -39,6 +39,11 @@ impl Observed {
         self.samples.iter().filter(move |sample| sample.charged_to == Some(domain))
     }
 
+    /// Those of them that were taken in the domain's own code.
+    pub fn own_samples_of(&self, domain: DomainId) -> impl Iterator<Item = &Sample> {
+        self.samples_of(domain).filter(|sample| is_own(sample))
+    }
+
     /// The samples of a mode of a domain, from the first one on that has a name.
     pub fn once_named(&self, domain: DomainId, mode: Mode) -> Vec<&Sample> {
         let samples = self.samples_of(domain).filter(|sample| sample.mode == mode);
@@ -128,6 +133,11 @@ impl Observed {
             assert_eq!(gaps, account.filtered + account.lost_total(), "{cpu}: numbers that are missing");
         }
     }
+}
+
+/// Whether a domain's sample was taken in its own code: neither in what the hypervisor did for it, nor in its backend.
+pub fn is_own(sample: &Sample) -> bool {
+    matches!(sample.mode, Mode::Kernel | Mode::User)
 }
 
 /// How many of the numbers from 0 to `taken` are not in a sorted list of them.

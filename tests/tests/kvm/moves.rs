@@ -7,7 +7,7 @@ use profile::{DomainId, DomainKind, Mode, Sample, Space};
 use crate::{
     figures,
     host::{Booted, Host, host, xenoscope},
-    observed::Observed,
+    observed::{Observed, is_own},
 };
 
 static BOOTED: Booted = Booted::new();
@@ -41,17 +41,13 @@ fn stays(observed: &Observed) -> [DomainId; 2] {
     [from, to]
 }
 
-fn is_guests_own(sample: &&Sample) -> bool {
-    matches!(sample.mode, Mode::Kernel | Mode::User)
-}
-
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test --long"]
 fn long_a_guest_that_moves_is_one_row_and_its_gap_is_told() {
     let observed = moves().observed("moves.xsr");
     observed.assert_balanced();
     let [from, to] = stays(&observed);
-    let samples = |stay| observed.samples_of(stay).filter(is_guests_own).collect::<Vec<_>>();
+    let samples = |stay| observed.own_samples_of(stay).collect::<Vec<_>>();
     let (before, after) = (samples(from), samples(to));
     let (last, first) =
         (before.iter().map(|sample| sample.time).max(), after.iter().map(|sample| sample.time).min());
@@ -121,7 +117,7 @@ fn long_a_migration_that_is_called_off_leaves_the_guest_what_it_was() {
         "ms from the first sample to the stay's beginning",
         domain.from.0 as i64 / 1_000_000 - first.0 as i64 / 1_000_000,
     );
-    let early = observed.samples_of(to).take_while(|sample| !is_guests_own(sample)).count();
+    let early = observed.samples_of(to).take_while(|sample| !is_own(sample)).count();
     figures::figure("samples of the destination before the guest ran there", early);
     assert!(early <= 5, "{early}: what waits for a guest is no guest");
 }

@@ -39,6 +39,8 @@ fn assert_charged(host: &Host, recording: &str, guest: &str) {
     let (observed, report) = (host.observed(recording), host.report(recording));
     observed.assert_balanced();
     let backend = backend(&observed, guest);
+    // Its threads are the kernel's own.
+    assert!(backend.iter().all(|sample| !matches!(observed.frame(sample).space, Space::User(..))));
     let named = backend.iter().filter(|sample| observed.function(sample).is_some()).count();
     assert!(
         backend.len() > 20 && named * 100 >= backend.len() * 95,

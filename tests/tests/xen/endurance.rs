@@ -1,20 +1,16 @@
 //! Does it stay well over a hundred visits, and while fifty domains are born and destroyed?
 
-use std::path::Path;
-
-use lab::Scenario;
 use profile::recording::EndReason;
 
 use crate::{
     consoles, figures,
-    host::Host,
+    host::{Host, scenario},
     lifecycle::{assert_no_page_is_kept, show_pauses},
 };
 
 /// A host that goes through one of the steps: each takes minutes.
 fn endured(step: &str) -> Host {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/endurance.toml");
-    let mut scenario = Scenario::load(&path).unwrap();
+    let mut scenario = scenario("endurance").unwrap();
     scenario.steps.retain(|known| known.name.get_ref() == step);
     Host::run(&format!("endurance-{step}"), &scenario).unwrap()
 }

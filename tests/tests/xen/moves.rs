@@ -1,7 +1,7 @@
 //! Is a guest that moves while it is recorded told as one, with its names and its chains?
 
 use lab::evidence::chains;
-use profile::{DomainId, Mode, Sample, recording::Move};
+use profile::{DomainId, Mode, recording::Move};
 
 use crate::{
     consoles, figures,
@@ -91,10 +91,8 @@ fn long_a_guest_has_its_names_and_chains_wherever_it_is_and_none_in_between() {
         for (pair, moved) in stays.windows(2).zip(moves_of(&observed, &stays)) {
             assert_eq!((moved.from, moved.to), (pair[0], pair[1]));
             // What Xen does when the guest asks to be suspended comes after its last own instruction.
-            let is_own = |sample: &&Sample| matches!(sample.mode, Mode::Kernel | Mode::User);
-            let own = |stay| observed.samples_of(stay).filter(is_own);
-            let last = own(pair[0]).map(|sample| sample.time).max().unwrap();
-            let first = own(pair[1]).map(|sample| sample.time).min().unwrap();
+            let last = observed.own_samples_of(pair[0]).map(|sample| sample.time).max().unwrap();
+            let first = observed.own_samples_of(pair[1]).map(|sample| sample.time).min().unwrap();
             let gap_s = first.0.checked_sub(last.0).expect("it was never in two places") as f64 / 1e9;
             figures::figure(format_args!("{guest}, s between two samples"), format_args!("{gap_s:.1}"));
             assert!(last <= moved.left, "{guest} ran when it had left: {last:?}, {moved:?}");

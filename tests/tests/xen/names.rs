@@ -3,14 +3,11 @@
 //! In the emulator looking into a guest takes seconds, a hundred times what it takes elsewhere: what is judged are the
 //! samples from the first named one on.
 
-use std::path::Path;
-
-use lab::Scenario;
 use serde_json::Value;
 
 use crate::{
     figures,
-    host::Host,
+    host::{Host, scenario},
     kernels::{self, Named},
     observed::Observed,
     programs::{self, Symbols},
@@ -23,8 +20,7 @@ const STRIPPED: &str = "bare";
 /// Runs the scenario with one of its guests, and judges the names of its kernel, which is of some release, and of these
 /// programs.
 fn assert_named(guest: &str, release: &str, programs: &[&str]) -> Named {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/names.toml");
-    let mut scenario = Scenario::load(&path).unwrap();
+    let mut scenario = scenario("names").unwrap();
     scenario.guests.retain(|other| other.name.get_ref() == guest);
     let host = Host::run(&format!("names-{guest}"), &scenario).unwrap();
     host.step("record").ended(0);

@@ -1,14 +1,14 @@
 //! Samples by NMI: is every interrupt accounted for, and does each sample find what was interrupted? QEMU has no
 //! counters, so interrupts are injected from outside, and the shim is told to take them for its own.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use lab::{Scenario, scenario::Release};
+use lab::scenario::Release;
 use profile::{Mode, PhysCpu};
 
 use crate::{
     figures,
-    host::{Booted, Host},
+    host::{self, Booted, Host},
     observed::Observed,
 };
 
@@ -26,16 +26,11 @@ fn quickly() -> &'static Host {
 
 fn at(booted: &'static Booted, hz: f64) -> &'static Host {
     let run = || {
-        let mut scenario = scenario()?;
+        let mut scenario = host::scenario("nmi")?;
         *scenario.nmi.as_mut().expect("a table [nmi]").hz.get_mut() = hz;
         Host::run(&format!("nmi-{hz}"), &scenario)
     };
-    let result = booted.get_or_init(|| run().map_err(|error| format!("{error:#}")));
-    result.as_ref().unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn scenario() -> anyhow::Result<Scenario> {
-    Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/nmi.toml"))
+    host::booted(booted, run)
 }
 
 /// Taken, and passed on.
@@ -106,7 +101,7 @@ fn each_finds_the_guest_the_mode_and_the_function() {
 
 /// The same on another release.
 fn serves(release: Release, guests: &[&str]) {
-    let mut scenario = scenario().unwrap();
+    let mut scenario = host::scenario("nmi").unwrap();
     scenario.hypervisor.release = release;
     scenario.guests.retain(|guest| guests.contains(&guest.name.get_ref().as_str()));
     if !guests.contains(&"gamma") {

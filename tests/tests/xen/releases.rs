@@ -1,21 +1,22 @@
 //! Does one and the same program serve on other releases of Xen?
 
-use std::path::Path;
-
 use lab::{
     Scenario,
     scenario::{GuestKind, Release},
 };
 use profile::Mode;
 
-use crate::{accuracy, consoles, figures, host::Host, observed::Observed};
+use crate::{
+    accuracy, consoles, figures,
+    host::{self, Host},
+    observed::Observed,
+};
 
 /// One of each kind: paravirtualized, hardware-virtualized, and that with a device model.
 const GUESTS: [&str; 3] = ["alpha", "gamma", "eta"];
 
 fn scenario(release: Release) -> Scenario {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/release.toml");
-    let mut scenario = Scenario::load(&path).unwrap();
+    let mut scenario = host::scenario("release").unwrap();
     scenario.hypervisor.release = release;
     scenario
 }

@@ -1,13 +1,11 @@
 //! Do the ways of sampling that need no livepatch find what is there, and do they say what they get wrong?
 
-use std::path::Path;
-
 use lab::{Scenario, scenario::Release};
 use profile::{Mode, PhysCpu};
 
 use crate::{
     bootstrap, consoles, figures,
-    host::{Booted, Host, booted},
+    host::{Booted, Host, booted, scenario},
     observed::Observed,
 };
 
@@ -19,12 +17,8 @@ const GUESTS: [&str; 2] = ["alpha", "gamma"];
 /// Fully virtualized.
 const HVM: &str = "eta";
 
-fn scenario() -> Scenario {
-    Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/sources.toml")).unwrap()
-}
-
 fn without_hvm() -> Scenario {
-    let mut scenario = scenario();
+    let mut scenario = scenario("sources").unwrap();
     scenario.guests.retain(|guest| guest.name.get_ref() != HVM);
     scenario
 }
@@ -124,7 +118,7 @@ fn the_shim_is_right_where_xenoprof_is_stale() {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test --long"]
 fn long_the_shim_is_right_in_an_hvm_guest_too() {
-    let mut scenario = scenario();
+    let mut scenario = scenario("sources").unwrap();
     // No more of it than has to be: while it is sampled, the emulator brings an HVM guest down within minutes (docs/lab.md).
     scenario
         .steps

@@ -1,11 +1,11 @@
 //! Is what is captured of stacks what is there, and nothing that the guest could not read?
 
-use std::path::Path;
-
-use lab::Scenario;
 use serde_json::Value;
 
-use crate::{consoles, figures, host::Host};
+use crate::{
+    consoles, figures,
+    host::{Host, scenario},
+};
 
 fn captured(host: &Host, file: &str) -> Value {
     serde_json::from_str(&host.text(file)).unwrap()
@@ -18,8 +18,7 @@ fn number(value: &Value) -> u64 {
 #[test]
 #[ignore = "boots a real hypervisor: cargo xtask test"]
 fn stacks_are_what_is_there_and_hostile_pointers_lead_nowhere() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/stacks.toml");
-    let scenario = Scenario::load(&path).unwrap();
+    let scenario = scenario("stacks").unwrap();
     let host = Host::run_with("stacks", &scenario, vec![lab::stretches().unwrap()]).unwrap();
     for step in ["off", "stacks", "frames", "stress"] {
         host.step(step).ended(0);
