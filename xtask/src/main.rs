@@ -6,6 +6,7 @@
 
 mod ci;
 mod demo;
+mod failures;
 mod lab_run;
 mod process;
 mod setup;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 
@@ -28,19 +28,25 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Shows a command, and runs it; it must succeed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = shown(command);
-    eprintln!("xtask: {shown}");
+    let shown = announce(command);
     let status = command.status().with_context(|| format!("cannot run `{shown}`"))?;
+    must_succeed(&shown, status)
+}
+
+/// Shows a command as it would be typed, and gives that back.
+pub(crate) fn announce(command: &Command) -> String {
+    let program =
+        Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    let shown = [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ");
+    eprintln!("xtask: {shown}");
+    shown
+}
+
+/// Fails with the command unless it ended well.
+pub(crate) fn must_succeed(shown: &str, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("`{shown}` failed ({status})");
     }
     Ok(())
-}
-
-/// The command as it would be typed.
-fn shown(command: &Command) -> String {
-    let program =
-        Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
-    [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }

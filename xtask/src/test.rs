@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{process, setup, static_binary};
+use crate::{failures, process, setup, static_binary};
 
 /// What the names of tests begin with whose hosts take many minutes.
 const LONG: &str = "long_";
@@ -21,7 +21,7 @@ pub(crate) fn run(long: bool) -> Result<()> {
         end_to_end.args(["--skip", LONG]);
     }
     // What fails says where; the way there is the same for all.
-    process::run(end_to_end.env("XENOSCOPE_BINARY", xenoscope).env("RUST_BACKTRACE", "0"))
+    failures::run(end_to_end.env("XENOSCOPE_BINARY", xenoscope).env("RUST_BACKTRACE", "0"))
 }
 
 /// Runs the ring's protocol through every interleaving. All of it is built anew for that, and so apart from the rest.

@@ -83,7 +83,7 @@ pub fn assert_named(
     );
     assert!(located as f64 >= 0.99 * all as f64, "{guest}: {located} of {all}");
 
-    let lasting = |sample: &&Sample| reuse::whose(observed.frame(sample)).is_none();
+    let lasting = |sample: &&Sample| !reuse::is_theirs(observed.frame(sample));
     let user = observed.samples_of(domain).filter(|sample| sample.mode == Mode::User && sample.time >= known);
     let user: Vec<&Sample> = user.filter(lasting).collect();
     let (located, all) = (user.iter().filter(|sample| observed.module(sample).is_some()).count(), user.len());

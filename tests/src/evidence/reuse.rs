@@ -1,7 +1,10 @@
 //! Are samples of processes that execute programs and end given to the right ones, when their numbers and page tables serve
 //! again? `programs/lives.c` works at addresses that tell the process's number and program.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use profile::{Frame, Mode, ProcessId};
 
@@ -11,8 +14,16 @@ use super::{figures, observed::Observed};
 const PLACES: [(&str, u64); 2] = [("first", 0x1_0000_0000), ("second", 0x2_0000_0000)];
 const PAGES: u64 = 1 << 16;
 
+/// Where scenarios link the program to.
+const PROGRAM: Range<u64> = 0x3000_0000..0x3020_0000;
+
+/// Whether a frame is of such a process, or of what starts them.
+pub fn is_theirs(frame: &Frame) -> bool {
+    whose(frame).is_some() || PROGRAM.contains(&frame.address.raw())
+}
+
 /// The name and the number of the process that works at a place, if it is one of these processes.
-pub fn whose(frame: &Frame) -> Option<(&'static str, u32)> {
+fn whose(frame: &Frame) -> Option<(&'static str, u32)> {
     let address = frame.address.raw();
     let page = |base: u64| address.checked_sub(base).map(|within| within >> 12).filter(|page| *page < PAGES);
     PLACES.iter().find_map(|&(name, base)| Some((name, page(base)? as u32)))
