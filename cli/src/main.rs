@@ -32,7 +32,7 @@ mod symbols;
 mod top;
 mod unload;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
@@ -81,13 +81,23 @@ enum Command {
     Doctor(doctor::Args),
     Quiet(quiet::Args),
     Unload(unload::Args),
-    /// Look into a guest for the recorder that started this
-    #[command(name = GUEST_PROCESS, hide = true)]
-    LookIntoGuest,
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    // Before anything else is made ready: samples wait for its answers.
+    let result = if env::args_os().nth(1).is_some_and(|argument| argument == GUEST_PROCESS) {
+        collector::serve().map(|()| ExitCode::SUCCESS).map_err(Into::into)
+    } else {
+        run(Cli::parse().command)
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xenoscope: error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Record(args) => record::run(args),
         Command::Top(args) => top::run(args),
         Command::Report(args) => report::run(args),
@@ -112,10 +122,5 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Quiet(args) => quiet::run(args),
         Command::Unload(args) => unload::run(args),
-        Command::LookIntoGuest => collector::serve().map(|()| ExitCode::SUCCESS).map_err(Into::into),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("xenoscope: error: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }

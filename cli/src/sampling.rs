@@ -264,7 +264,11 @@ impl Sampling {
             flush_every: FLUSH_EVERY,
             look_into_guests: match self.leave_guests {
                 true => None,
-                false => Some(Looking { command: guest_process(), files: Arc::new(self.symbol_files()?) }),
+                false => Some(Looking {
+                    command: guest_process(),
+                    files: Arc::new(self.symbol_files()?),
+                    guests_first: false,
+                }),
             },
             filter: if all { Filter::All } else { Filter::Named(self.domains.iter().cloned().collect()) },
             tool: concat!("xenoscope ", env!("CARGO_PKG_VERSION")).into(),

@@ -30,13 +30,13 @@ const KIND_UNION: u8 = 5;
 const KIND_ENUM: u8 = 6;
 
 /// A kernel's types.
-pub struct Btf {
-    bytes: Vec<u8>,
-    strings: Range<usize>,
+pub struct Btf<'a> {
+    bytes: &'a [u8],
+    strings: &'a [u8],
     /// Where each type's description begins; the type 0, `void`, has none.
     types: Vec<u32>,
     /// Structures and unions by the hash of their names: the first of each name.
-    structures: HashMap<Vec<u8>, u32>,
+    structures: HashMap<&'a [u8], u32>,
     visits: Cell<u32>,
 }
 
@@ -61,38 +61,22 @@ struct Member {
     kind: u32,
 }
 
-impl Btf {
+impl<'a> Btf<'a> {
     /// Of a kernel that is trusted, such as the one that this program runs on (`/sys/kernel/btf/vmlinux`).
-    pub fn of_kernel(bytes: Vec<u8>) -> Result<Self, LayoutError> {
+    pub fn of_kernel(bytes: &'a [u8]) -> Result<Self, LayoutError> {
         Self::parsed(bytes)
     }
 
-    /// Of a module of such a kernel together with the kernel's: a module's types and strings are numbered on from those.
-    pub fn of_module(kernel: &[u8], module: &[u8]) -> Result<Self, LayoutError> {
-        let ((kernel_types, kernel_strings), (types, strings)) = (parts(kernel)?, parts(module)?);
-        let mut bytes = kernel[..HEADER].to_vec();
-        let mut set =
-            |at: usize, value: usize| bytes[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
-        set(4, HEADER);
-        set(8, 0);
-        set(12, kernel_types.len() + types.len());
-        set(16, kernel_types.len() + types.len());
-        set(20, kernel_strings.len() + strings.len());
-        for part in [&kernel[kernel_types], &module[types], &kernel[kernel_strings], &module[strings]] {
-            bytes.extend_from_slice(part);
-        }
-        Self::parsed(bytes)
-    }
-
-    pub(crate) fn parse(bytes: Vec<u8>, budget: &Budget) -> Result<Result<Self, LayoutError>, Exhausted> {
+    pub(crate) fn parse(bytes: &'a [u8], budget: &Budget) -> Result<Result<Self, LayoutError>, Exhausted> {
         budget.scan(4 * bytes.len() as u64)?;
         budget.memory(bytes.len() as u64 / 2)?;
         Ok(Self::parsed(bytes))
     }
 
-    fn parsed(bytes: Vec<u8>) -> Result<Self, LayoutError> {
+    fn parsed(bytes: &'a [u8]) -> Result<Self, LayoutError> {
         let damaged = LayoutError::DamagedBtf;
-        let (all_types, strings) = parts(&bytes)?;
+        let (all_types, strings) = parts(bytes)?;
+        let strings = &bytes[strings];
         let mut btf =
             Self { bytes, strings, types: vec![0], structures: HashMap::new(), visits: Cell::new(0) };
         let mut at = all_types.start;
@@ -101,8 +85,7 @@ impl Btf {
             let id = btf.types.len() as u32;
             btf.types.push(at as u32);
             if matches!(kind.kind, KIND_STRUCT | KIND_UNION) && kind.name != 0 {
-                let name = btf.name(kind.name).to_vec();
-                btf.structures.entry(name).or_insert(id);
+                btf.structures.entry(btf.name(kind.name)).or_insert(id);
             }
             at = kind.rest + trailing(&kind).ok_or(damaged("there is a kind of type that is not known"))?;
         }
@@ -120,7 +103,7 @@ impl Btf {
         let missing = LayoutError::NoMember { structure, member: path };
         let count = || {
             let kind = self.described(self.stripped(self.member(structure, path)?.kind))?;
-            (kind.kind == KIND_ARRAY).then(|| u32_at(&self.bytes, kind.rest + 8))?
+            (kind.kind == KIND_ARRAY).then(|| u32_at(self.bytes, kind.rest + 8))?
         };
         count().map(u64::from).ok_or(missing)
     }
@@ -140,8 +123,8 @@ impl Btf {
                 let count = if kind.kind == KIND_ENUM { kind.length } else { 0 };
                 for index in 0..count {
                     let at = kind.rest + ENUMERATOR * index;
-                    if self.name(u32_at(&self.bytes, at)?) == name.as_bytes() {
-                        return u32_at(&self.bytes, at + 4);
+                    if self.name(u32_at(self.bytes, at)?) == name.as_bytes() {
+                        return u32_at(self.bytes, at + 4);
                     }
                 }
             }
@@ -171,7 +154,7 @@ impl Btf {
         for index in 0..structure.length {
             self.visits.set(self.visits.get().checked_sub(1)?);
             let at = structure.rest + MEMBER * index;
-            let [found, kind, offset] = [0, 4, 8].map(|field| u32_at(&self.bytes, at + field));
+            let [found, kind, offset] = [0, 4, 8].map(|field| u32_at(self.bytes, at + field));
             let (found, kind, offset) = (found?, kind?, offset?);
             // With the flag, the upper byte is the size of a bit field.
             let bit_offset = if structure.kind_flag { offset & 0x00ff_ffff } else { offset };
@@ -204,7 +187,7 @@ impl Btf {
     }
 
     fn described_at(&self, at: usize) -> Option<Type> {
-        let [name, info, size_or_type] = [0, 4, 8].map(|field| u32_at(&self.bytes, at + field));
+        let [name, info, size_or_type] = [0, 4, 8].map(|field| u32_at(self.bytes, at + field));
         let info = info?;
         Some(Type {
             name: name?,
@@ -216,12 +199,27 @@ impl Btf {
         })
     }
 
-    fn name(&self, offset: u32) -> &[u8] {
-        let strings = &self.bytes[self.strings.clone()];
-        let rest = strings.get(offset as usize..).unwrap_or_default();
+    fn name(&self, offset: u32) -> &'a [u8] {
+        let rest = self.strings.get(offset as usize..).unwrap_or_default();
         let rest = &rest[..rest.len().min(MAX_NAME)];
         &rest[..memchr::memchr(0, rest).unwrap_or(0)]
     }
+}
+
+/// The types of a kernel and of one of its modules, joined: a module's types and strings are numbered on from the kernel's.
+pub fn join_types(kernel: &[u8], module: &[u8]) -> Result<Vec<u8>, LayoutError> {
+    let ((kernel_types, kernel_strings), (types, strings)) = (parts(kernel)?, parts(module)?);
+    let mut bytes = kernel[..HEADER].to_vec();
+    let mut set = |at: usize, value: usize| bytes[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
+    set(4, HEADER);
+    set(8, 0);
+    set(12, kernel_types.len() + types.len());
+    set(16, kernel_types.len() + types.len());
+    set(20, kernel_strings.len() + strings.len());
+    for part in [&kernel[kernel_types], &module[types], &kernel[kernel_strings], &module[strings]] {
+        bytes.extend_from_slice(part);
+    }
+    Ok(bytes)
 }
 
 /// Where the types are, and the strings.

@@ -29,6 +29,9 @@ pub trait FileBytes {
 
     /// Fills `bytes` from `offset` on; all of it, or the error says what is missing.
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), FileError>;
+
+    /// Tells what will be read next, so that it can be got together.
+    fn announce(&self, _offset: u64, _length: u64) {}
 }
 
 impl FileBytes for [u8] {

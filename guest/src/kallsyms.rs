@@ -58,16 +58,17 @@ pub(crate) fn find(
 }
 
 /// The strings that bytes of compressed names stand for.
-struct Tokens<'a> {
+struct Tokens {
     start: usize,
-    strings: Vec<&'a [u8]>,
+    /// Kernels have no characters in names but those of ASCII; and what is not text must not be kept as such.
+    strings: Vec<String>,
     /// Behind the index.
     end: usize,
 }
 
-impl<'a> Tokens<'a> {
+impl Tokens {
     /// Recognizes the table and its index around the tokens of the digits.
-    fn around(bytes: &'a [u8], digits: usize) -> Option<Self> {
+    fn around(bytes: &[u8], digits: usize) -> Option<Self> {
         let mut end = digits;
         for _ in usize::from(b'0')..256 {
             let rest = &bytes[end..];
@@ -79,7 +80,7 @@ impl<'a> Tokens<'a> {
             .find_map(|align| Self::with_index(bytes, digits, end.next_multiple_of(align)))
     }
 
-    fn with_index(bytes: &'a [u8], digits: usize, index: usize) -> Option<Self> {
+    fn with_index(bytes: &[u8], digits: usize, index: usize) -> Option<Self> {
         let end = index + 512;
         let entries = bytes.get(index..end)?.as_chunks::<2>().0;
         let begins: Vec<usize> = entries.iter().map(|&entry| u16::from_le_bytes(entry).into()).collect();
@@ -94,7 +95,7 @@ impl<'a> Tokens<'a> {
                 return None;
             }
             let rest = bytes.get(at..index)?;
-            Some(&rest[..memchr(0, rest)?])
+            Some(ascii(&rest[..memchr(0, rest)?]))
         };
         let strings = begins.iter().map(string).collect::<Option<_>>()?;
         Some(Self { start, strings, end })
@@ -103,7 +104,7 @@ impl<'a> Tokens<'a> {
 
 struct Search<'a> {
     bytes: &'a [u8],
-    tokens: &'a Tokens<'a>,
+    tokens: &'a Tokens,
     banners: &'a [Banner],
     budget: &'a Budget,
 }
@@ -256,8 +257,10 @@ impl Search<'_> {
     /// Finds the addresses that go with the names, and puts all together.
     fn symbols(&self, names: &Names) -> Result<Option<SymbolList>, Exhausted> {
         let number = names.names.len();
-        let Some(text) = self.expand(names)? else { return Ok(None) };
-        let Some(banner) = text.position(b"linux_banner") else { return Ok(None) };
+        let Some(mut symbols) = self.expand(names)? else { return Ok(None) };
+        let Some(banner) = symbols.iter().position(|symbol| symbol.name == "linux_banner") else {
+            return Ok(None);
+        };
         for (offsets, base_at) in self.places_of_offsets(names.number_at, number) {
             let Some(base) = u64_at(self.bytes, base_at).filter(|base| IMAGES.contains(base)) else {
                 continue;
@@ -268,8 +271,8 @@ impl Search<'_> {
                 let address = |offset: [u8; 4]| meaning.address(base, i32::from_le_bytes(offset));
                 let banner = address(offsets[banner]);
                 if self.banners.iter().any(|place| place.address == banner) {
-                    self.budget.memory(SymbolList::bytes(number, text.text.len()))?;
-                    return Ok(Some(text.list(offsets.iter().map(|&offset| address(offset)))));
+                    symbols.set_addresses(offsets.iter().map(|&offset| address(offset)));
+                    return Ok(Some(symbols));
                 }
             }
         }
@@ -289,33 +292,38 @@ impl Search<'_> {
         before.chain(after).collect()
     }
 
-    /// Replaces the bytes of all names by their tokens.
-    fn expand(&self, names: &Names) -> Result<Option<Expanded>, Exhausted> {
-        let mut expanded = Expanded { text: Vec::new(), ends: Vec::with_capacity(names.names.len()) };
-        let (mut charged, mut start) = (0, 0);
+    /// Replaces the bytes of all names by their tokens: the letter of the symbol's kind, and its name.
+    fn expand(&self, names: &Names) -> Result<Option<SymbolList>, Exhausted> {
+        let number = names.names.len();
+        self.budget.memory(SymbolList::bytes(number, 0))?;
+        // They take about twice as much as tokens do.
+        let compressed: usize = names.names.iter().map(|&(_, length)| usize::from(length)).sum();
+        let mut symbols = SymbolList::with_capacity(number, 2 * compressed);
+        let mut charged = 0;
         for &(at, length) in &names.names {
             let bytes = &self.bytes[at as usize..at as usize + usize::from(length)];
-            for &byte in bytes {
-                expanded.text.extend_from_slice(self.tokens.strings[usize::from(byte)]);
-                if expanded.text.len() - start > MAX_NAME {
-                    return Ok(None);
-                }
+            let mut tokens = bytes.iter().map(|&byte| &*self.tokens.strings[usize::from(byte)]);
+            if tokens.clone().map(str::len).sum::<usize>() > MAX_NAME {
+                return Ok(None);
             }
-            start = expanded.text.len();
-            expanded.ends.push(start as u32);
-            if start >= charged {
-                if start > MAX_TEXT {
+            let first = tokens.find(|token| !token.is_empty());
+            let (kind, name) = first.map_or((b'?', ""), |token| (token.as_bytes()[0], &token[1..]));
+            symbols.push_parts(kind, std::iter::once(name).chain(tokens));
+            if symbols.text_len() >= charged {
+                if symbols.text_len() > MAX_TEXT {
                     return Ok(None);
                 }
                 self.budget.memory(1 << 16)?;
                 self.budget.scan(1 << 16)?;
-                charged = start + (1 << 16);
+                charged = symbols.text_len() + (1 << 16);
             }
         }
-        // Kernels have no other characters in names; and what is not text must not be kept as such.
-        expanded.text.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
-        Ok(Some(expanded))
+        Ok(Some(symbols))
     }
+}
+
+fn ascii(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| if byte.is_ascii() { char::from(byte) } else { '?' }).collect()
 }
 
 /// What an offset of a symbol is counted from.
@@ -334,35 +342,5 @@ impl Meaning {
             Self::AbsolutePerCpu => base.wrapping_sub(1).wrapping_sub(i64::from(offset) as u64),
             Self::Relative => base.wrapping_add(u64::from(offset as u32)),
         }
-    }
-}
-
-/// Names of which each begins with the letter of its symbol's kind.
-struct Expanded {
-    text: Vec<u8>,
-    ends: Vec<u32>,
-}
-
-impl Expanded {
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let name = &self.text[start..end as usize];
-            start = end as usize;
-            name
-        })
-    }
-
-    fn position(&self, name: &[u8]) -> Option<usize> {
-        self.iter().position(|found| found.get(1..) == Some(name))
-    }
-
-    fn list(&self, addresses: impl Iterator<Item = u64>) -> SymbolList {
-        let mut list = SymbolList::with_capacity(self.ends.len(), self.text.len());
-        for (name, address) in self.iter().zip(addresses) {
-            let (&kind, name) = name.split_first().unwrap_or((&b'?', b""));
-            list.push(address, kind, str::from_utf8(name).unwrap_or_default());
-        }
-        list
     }
 }

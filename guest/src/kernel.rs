@@ -1,6 +1,6 @@
 //! A guest's kernel, found from the page-table root of any of its samples.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use profile::GuestVirtual;
 
@@ -82,7 +82,7 @@ impl Kernel {
         let mut banners = kernel_image::banners(look, pieces)?;
         for piece in pieces {
             if let Some(symbols) = kallsyms::find(piece, &banners, look.budget())? {
-                return Ok(Self::with_symbols(look, tables, symbols, banners)?);
+                return Ok(Self::with_symbols(look, tables, symbols, banners, pieces)?);
             }
         }
         Err(KernelError::NoSymbols { banner: banners.swap_remove(0).text })
@@ -93,12 +93,15 @@ impl Kernel {
         tables: PageTables,
         symbols: SymbolList,
         banners: Vec<Banner>,
+        pieces: &[Piece],
     ) -> Result<Self, ReadError> {
         let image = look.space(tables, "the kernel's own image");
         let places = Places::of(&symbols, &image)?;
-        let build_id = part(&image, &places.notes, MAX_NOTES)?
-            .and_then(|notes| Some(build_id::in_notes(&notes)?.to_vec()));
-        let btf = match part(&image, &places.types, MAX_BTF)? {
+        let part = |range: &Option<_>, max| part(pieces, &image, range, max);
+        let build_id =
+            part(&places.notes, MAX_NOTES)?.and_then(|notes| Some(build_id::in_notes(&notes)?.to_vec()));
+        let types = part(&places.types, MAX_BTF)?;
+        let btf = match &types {
             Some(bytes) => Btf::parse(bytes, look.budget())?,
             None => Err(LayoutError::NoBtf),
         };
@@ -219,12 +222,22 @@ fn lasting_tables(
     Ok(if same { own } else { tables })
 }
 
-/// The bytes of a part of the image, if it has such a part and it is no larger than any.
-fn part(image: &Space<'_>, range: &Option<Range<u64>>, max: u64) -> Result<Option<Vec<u8>>, ReadError> {
+/// The bytes of a part of the image, if it has such a part and it is no larger than any. Most are in the pieces that were
+/// copied before.
+fn part<'a>(
+    pieces: &'a [Piece],
+    image: &Space<'_>,
+    range: &Option<Range<u64>>,
+    max: u64,
+) -> Result<Option<Cow<'a, [u8]>>, ReadError> {
     let Some(range) = range else { return Ok(None) };
     let length = range.end.wrapping_sub(range.start);
     if length > max || !IMAGES.contains(&range.start) {
         return Ok(None);
     }
-    unless_exhausted(image.bytes(GuestVirtual(range.start), length as usize))
+    if let Some(bytes) = pieces.iter().find_map(|piece| piece.part(range)) {
+        return Ok(Some(Cow::Borrowed(bytes)));
+    }
+    let read = image.bytes(GuestVirtual(range.start), length as usize);
+    unless_exhausted(read.map(Cow::Owned))
 }

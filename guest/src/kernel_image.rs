@@ -17,8 +17,8 @@ pub(crate) const IMAGES: Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_00
 /// The largest kernels, with debugging aids built in, have some 100 MiB.
 const MAX_IMAGE: u64 = 256 << 20;
 /// What is read at once.
-const CHUNK: u64 = 256 << 10;
-const PAGE: u64 = 4096;
+const CHUNK: usize = 256 << 10;
+const PAGE: usize = 4096;
 const BANNER: &[u8] = b"Linux version ";
 const MAX_BANNER: usize = 512;
 const MAX_BANNERS: usize = 64;
@@ -83,6 +83,14 @@ impl KernelImage {
     }
 }
 
+impl Piece {
+    /// The bytes of a range, if it lies in this piece.
+    pub(crate) fn part(&self, range: &Range<u64>) -> Option<&[u8]> {
+        let place = |address: u64| usize::try_from(address.checked_sub(self.start)?).ok();
+        self.bytes.get(place(range.start)?..place(range.end)?)
+    }
+}
+
 /// Copies ranges; where memory is missing, a range falls into two pieces.
 fn pieces(
     look: &Look<'_>,
@@ -92,48 +100,62 @@ fn pieces(
     let mut pieces: Vec<Piece> = Vec::new();
     for range in ranges {
         look.budget().memory(range.end - range.start)?;
-        let mut piece = Piece { start: range.start, bytes: Vec::new() };
-        let mut at = range.start;
-        while at < range.end {
+        // All at once: memory that grows is copied, and that is zero which nobody wrote to.
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let mut there: Vec<Range<usize>> = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
             // A chunk in which something is missing is read again page by page.
-            let length = CHUNK.min(range.end - at);
-            look.announce(tables, at..at + length)?;
-            if append(look, tables, &mut piece.bytes, at, length)? {
-                at += length;
-                continue;
-            }
-            for page in (at..at + length).step_by(PAGE as usize) {
-                if !append(look, tables, &mut piece.bytes, page, PAGE)? {
-                    let rest = Piece { start: page + PAGE, bytes: Vec::new() };
-                    pieces.push(std::mem::replace(&mut piece, rest));
+            let chunk = at..bytes.len().min(at + CHUNK);
+            match copy(look, tables, range.start, &mut bytes, chunk.clone())? {
+                true => add(&mut there, chunk.clone()),
+                false => {
+                    for at in chunk.clone().step_by(PAGE) {
+                        let page = at..chunk.end.min(at + PAGE);
+                        if copy(look, tables, range.start, &mut bytes, page.clone())? {
+                            add(&mut there, page);
+                        }
+                    }
                 }
             }
-            at += length;
+            at = chunk.end;
         }
-        pieces.push(piece);
+        match &there[..] {
+            [all] if all.len() == bytes.len() => pieces.push(Piece { start: range.start, bytes }),
+            several => {
+                look.budget().memory(range.end - range.start)?;
+                pieces.extend(several.iter().map(|part| Piece {
+                    start: range.start + part.start as u64,
+                    bytes: bytes[part.clone()].to_vec(),
+                }));
+            }
+        }
     }
-    pieces.retain(|piece| !piece.bytes.is_empty());
     pieces.sort_by_key(|piece| std::cmp::Reverse(piece.bytes.len()));
     Ok(pieces)
 }
 
-/// Whether so many bytes were there to be appended.
-fn append(
+/// Adds a range behind others, to the last of which it may be joined.
+fn add(ranges: &mut Vec<Range<usize>>, range: Range<usize>) {
+    match ranges.last_mut() {
+        Some(last) if last.end == range.start => last.end = range.end,
+        _ => ranges.push(range),
+    }
+}
+
+/// Copies a part of what begins at an address to its place; whether all of it was there.
+fn copy(
     look: &Look<'_>,
     tables: PageTables,
-    bytes: &mut Vec<u8>,
-    at: u64,
-    length: u64,
+    start: u64,
+    bytes: &mut [u8],
+    part: Range<usize>,
 ) -> Result<bool, ReadError> {
-    let before = bytes.len();
-    bytes.resize(before + length as usize, 0);
-    match look.read(tables, GuestVirtual(at), &mut bytes[before..]) {
+    let address = GuestVirtual(start + part.start as u64);
+    match look.read_once(tables, address, &mut bytes[part]) {
         Ok(()) => Ok(true),
         Err(exhausted @ ReadError::Exhausted(_)) => Err(exhausted),
-        Err(_) => {
-            bytes.truncate(before);
-            Ok(false)
-        }
+        Err(_) => Ok(false),
     }
 }
 

@@ -69,7 +69,7 @@ mod translations;
 mod vdso;
 mod words;
 
-pub use btf::Btf;
+pub use btf::{Btf, join_types};
 pub use budget::{Budget, Exhausted, Limits};
 pub use build_id::in_notes as build_id_in_notes;
 pub use elf::{Elf, ElfError, ElfSegment, FrameTables, Function, FunctionList, FunctionSource, Part};

@@ -1,6 +1,6 @@
 //! A look into a guest: its memory as it is now, read within one budget.
 
-use std::{cell::RefCell, ops::Range};
+use std::cell::RefCell;
 
 use profile::GuestVirtual;
 
@@ -63,6 +63,9 @@ impl<'m> Look<'m> {
 
     /// Fills `bytes` from consecutive addresses of an address space.
     pub fn read(&self, tables: PageTables, address: GuestVirtual, bytes: &mut [u8]) -> Result<(), ReadError> {
+        if address.0 % PAGE + bytes.len() as u64 > PAGE {
+            self.announce(tables, address, bytes.len() as u64)?;
+        }
         let mut address = address;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -77,18 +80,36 @@ impl<'m> Look<'m> {
         Ok(())
     }
 
-    /// Tells the memory which pages of a range will be read, as far as they are mapped.
-    pub(crate) fn announce(&self, tables: PageTables, range: Range<u64>) -> Result<(), ReadError> {
+    /// The same for what will not be read again in this look, so that it need not be kept.
+    pub(crate) fn read_once(
+        &self,
+        tables: PageTables,
+        address: GuestVirtual,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let pages = self.announce(tables, address, bytes.len() as u64)?;
+        let read = self.read(tables, address, bytes);
+        self.memory.release(&pages);
+        read
+    }
+
+    /// Tells the memory which pages will be read, as far as they are mapped.
+    fn announce(
+        &self,
+        tables: PageTables,
+        address: GuestVirtual,
+        length: u64,
+    ) -> Result<Vec<GuestPhysical>, ReadError> {
         let mut pages = Vec::new();
-        for address in range.step_by(PAGE as usize) {
-            match self.translate(tables, GuestVirtual(address)) {
+        for index in 0..(address.0 % PAGE + length).div_ceil(PAGE) {
+            match self.translate(tables, GuestVirtual(address.0.wrapping_add(index * PAGE))) {
                 Ok(found) => pages.push(found.address),
                 Err(exhausted @ ReadError::Exhausted(_)) => return Err(exhausted),
                 Err(_) => {}
             }
         }
         self.memory.announce(&pages);
-        Ok(())
+        Ok(pages)
     }
 
     /// An address space whose errors say that `what` was being read.

@@ -55,6 +55,9 @@ pub trait GuestMemory {
     /// is read.
     fn announce(&self, _pages: &[GuestPhysical]) {}
 
+    /// Tells which pages will not be read again, so that they need not be kept.
+    fn release(&self, _pages: &[GuestPhysical]) {}
+
     /// What the guest's page tables hold, and so what `read` takes for addresses.
     fn frames(&self) -> Frames {
         Frames::Guest

@@ -39,6 +39,21 @@ impl<T: Copy> Named<T> {
         self.rows.push((row, self.text.len() as u32));
     }
 
+    /// Adds a row whose name is made of parts.
+    pub(crate) fn push_parts<'a>(&mut self, row: T, parts: impl Iterator<Item = &'a str>) {
+        self.text.extend(parts);
+        self.rows.push((row, self.text.len() as u32));
+    }
+
+    /// How long all names are together.
+    pub(crate) fn text_len(&self) -> usize {
+        self.text.len()
+    }
+
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.rows.iter_mut().map(|(row, _)| row)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }

@@ -4,7 +4,7 @@ use profile::GuestVirtual;
 
 use crate::{
     btf::Btf,
-    error::{GuestError, LayoutError},
+    error::{GuestError, LayoutError, ReadError},
     file::{FileBytes, FileError},
     kernel::Kernel,
     look::{GuestAddress, Look},
@@ -146,17 +146,23 @@ impl MappedFile<'_> {
         Ok((way / layout.page).checked_add(index - first))
     }
 
-    /// Fills `bytes`, which lie in one page, from a place in a frame.
-    fn read_frame(&self, frame: u64, offset: u64, bytes: &mut [u8]) -> Result<(), GuestError> {
-        let way = frame.wrapping_mul(PAGE).wrapping_add(offset);
-        let problem = match self.look.memory().frames() {
-            Frames::Guest => self.look.read_physical(GuestPhysical(way), bytes),
+    /// Where a frame is in the guest's memory.
+    fn place(&self, frame: u64) -> Result<GuestPhysical, ReadError> {
+        let way = frame.wrapping_mul(PAGE);
+        match self.look.memory().frames() {
+            Frames::Guest => Ok(GuestPhysical(way)),
             // The guest's numbers mean something to its page tables only, which have all memory mapped.
             Frames::Machine => {
-                self.look.read(self.kernel.tables, self.kernel.places.direct_map.plus(way), bytes)
+                let address = self.kernel.places.direct_map.plus(way);
+                Ok(self.look.translate(self.kernel.tables, address)?.address)
             }
-        };
-        problem.map_err(|problem| GuestError::Read { what: "a page of a file", problem })
+        }
+    }
+
+    /// Fills `bytes`, which lie in one page, from a place in a frame.
+    fn read_frame(&self, frame: u64, offset: u64, bytes: &mut [u8]) -> Result<(), GuestError> {
+        let read = self.place(frame).and_then(|place| self.look.read_physical(place.plus(offset), bytes));
+        read.map_err(|problem| GuestError::Read { what: "a page of a file", problem })
     }
 }
 
@@ -170,6 +176,9 @@ impl FileBytes for MappedFile<'_> {
         if end.is_none() {
             return Err(FileError::PastEnd(offset));
         }
+        if offset % PAGE + bytes.len() as u64 > PAGE {
+            self.announce(offset, bytes.len() as u64);
+        }
         let mut offset = offset;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -182,5 +191,11 @@ impl FileBytes for MappedFile<'_> {
             rest = later;
         }
         Ok(())
+    }
+
+    fn announce(&self, offset: u64, length: u64) {
+        let indices = offset / PAGE..offset.saturating_add(length).div_ceil(PAGE);
+        let place = |index| self.place(self.frame(index).ok().flatten()?).ok();
+        self.look.memory().announce(&indices.filter_map(place).collect::<Vec<_>>());
     }
 }

@@ -44,6 +44,21 @@ impl SymbolList {
         self.rows.push(Row { address, kind }, name);
     }
 
+    /// Adds a symbol whose address is not known yet.
+    pub(crate) fn push_parts<'a>(&mut self, kind: u8, name: impl Iterator<Item = &'a str>) {
+        self.rows.push_parts(Row { address: 0, kind }, name);
+    }
+
+    /// How long all names are together.
+    pub(crate) fn text_len(&self) -> usize {
+        self.rows.text_len()
+    }
+
+    /// Gives each symbol its address.
+    pub(crate) fn set_addresses(&mut self, addresses: impl Iterator<Item = u64>) {
+        self.rows.rows_mut().zip(addresses).for_each(|(row, address)| row.address = address);
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.rows.len()

@@ -71,7 +71,10 @@ pub(super) fn start(
     stop: Arc<AtomicBool>,
     feed: FeedOptions,
 ) -> anyhow::Result<(Feed, LiveCode)> {
-    let (mut hypervisor, options, mut session) = prepare(sampling, Arc::clone(&stop), None)?;
+    let (mut hypervisor, mut options, mut session) = prepare(sampling, Arc::clone(&stop), None)?;
+    if let Some(looking) = &mut options.look_into_guests {
+        looking.guests_first = true;
+    }
     let code = LiveCode::of(&*hypervisor);
     let (reader, writer) = io::pipe().context("no pipe could be opened")?;
     let collector = thread::Builder::new()

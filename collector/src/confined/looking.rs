@@ -31,11 +31,21 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Looking {
     known: Option<Known>,
-    /// Which pages it took to see that the kernel is the same (none), and that the process of a root is: the next look takes
-    /// the same ones, and asks for them together.
-    expected: HashMap<Option<u64>, Vec<u64>>,
+    /// Which pages looks of these kinds took: the next one takes the same ones, and asks for them together.
+    expected: HashMap<Kind, Vec<u64>>,
     /// Whether it is wanted how callers are found.
     wants_callers: bool,
+}
+
+/// Looks that take the same pages each time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Whether the kernel is the same.
+    SameKernel,
+    /// The list of its tasks.
+    Tasks,
+    /// Whether a root of page tables has the same process.
+    SameProcess(u64),
 }
 
 struct Known {
@@ -49,6 +59,8 @@ struct Known {
     /// Whether it was told that its processes can't be told.
     lacks_processes: bool,
 }
+
+const PAGE: u64 = 4096;
 
 /// Processes that are remembered.
 const MOST_TOLD: usize = 4096;
@@ -68,12 +80,13 @@ impl Looking {
         match question.about {
             About::Kernel(root) => self.kernel_again(&look, memory, root, true),
             About::KnownKernel(root) => self.kernel_again(&look, memory, root, false),
-            About::Process(root) => Answer::Process(self.process(&look, root)),
-            About::Task(root) => Answer::Task(self.task(&look, root)),
+            About::Process(root) => Answer::Process(self.process(&look, memory, root)),
+            About::Task(root) => Answer::Task(self.task(&look, memory, root)),
             About::StillThere(root) => {
-                self.expect(memory, Some(root));
+                let kind = Kind::SameProcess(root);
+                self.expect(memory, kind);
                 let is_there = self.is_still_there(&look, root);
-                self.remember(memory, Some(root), is_there.then_some(MOST_OF_PROCESS));
+                self.remember(memory, 0, kind, is_there.then_some(MOST_OF_PROCESS));
                 Answer::StillThere(is_there)
             }
             About::File(size) => Answer::File(read(&WholeFile { memory, size }, &look, question.callers)),
@@ -82,65 +95,74 @@ impl Looking {
     }
 
     fn kernel_again(&mut self, look: &Look<'_>, memory: &Pages, root: u64, with_symbols: bool) -> Answer {
-        self.expect(memory, None);
-        let answer = self.kernel(look, root, with_symbols);
+        self.expect(memory, Kind::SameKernel);
+        let answer = self.kernel(look, memory, root, with_symbols);
         let is_same = matches!(answer, Answer::SameKernel);
-        self.remember(memory, None, is_same.then_some(MOST_OF_KERNEL));
+        self.remember(memory, 0, Kind::SameKernel, is_same.then_some(MOST_OF_KERNEL));
         answer
     }
 
     /// Fetches what the last look at this took.
-    fn expect(&self, memory: &Pages, of: Option<u64>) {
-        if let Some(pages) = self.expected.get(&of) {
+    fn expect(&self, memory: &Pages, kind: Kind) {
+        if let Some(pages) = self.expected.get(&kind) {
             memory.expect(pages);
         }
     }
 
-    /// Remembers what this look took, if it was so many pages at the most; forgets it where the next one will take others.
-    fn remember(&mut self, memory: &Pages, of: Option<u64>, most: Option<usize>) {
-        let pages = most.map(|most| (memory.here(), most)).filter(|(pages, most)| pages.len() <= *most);
-        self.expected.remove(&of);
+    /// Remembers which pages were asked for after so many, if they are no more than `most`; forgets them where the next look
+    /// will take others.
+    fn remember(&mut self, memory: &Pages, after: usize, kind: Kind, most: Option<usize>) {
+        let pages =
+            most.map(|most| (memory.asked_after(after), most)).filter(|(pages, most)| pages.len() <= *most);
+        self.expected.remove(&kind);
         if self.expected.len() <= MOST_TOLD {
-            self.expected.extend(pages.map(|(pages, _)| (of, pages)));
+            self.expected.extend(pages.map(|(pages, _)| (kind, pages)));
         }
     }
 
-    fn kernel(&mut self, look: &Look<'_>, root: u64, with_symbols: bool) -> Answer {
-        if let Some(known) = &mut self.known
-            && known.kernel.still_runs(look) == Ok(true)
-        {
-            let (changed, lacks) = known.update(look);
+    /// The process that page tables are of, which is remembered.
+    fn told_process(&mut self, look: &Look<'_>, memory: &Pages, root: u64) -> Option<Task> {
+        let before = memory.asked();
+        self.expect(memory, Kind::Tasks);
+        let task = self.known.as_mut()?.process(look, root);
+        self.remember(memory, before, Kind::Tasks, Some(MOST_OF_KERNEL));
+        task
+    }
+
+    fn kernel(&mut self, look: &Look<'_>, memory: &Pages, root: u64, with_symbols: bool) -> Answer {
+        let still_runs = |known: &Known| known.kernel.still_runs(look) == Ok(true);
+        let (is_new, mut known) = match self.known.take().filter(still_runs) {
+            Some(known) => (false, known),
+            None => match Kernel::find(look, root) {
+                Ok(kernel) => (true, Known::new(kernel)),
+                Err(error) => return Answer::Kernel(Err(error.to_string())),
+            },
+        };
+        let (changed, mut lacks) = known.update(look);
+        let answer = if !is_new && !changed && !known.lacks_processes {
+            Answer::SameKernel
+        } else {
             // A kernel that boots has no processes yet, and a list may have changed while it was read.
-            let recovered = known.lacks_processes && known.kernel.tasks(look).is_ok();
-            return match changed || recovered {
-                false => Answer::SameKernel,
-                true => Answer::Kernel(Ok(known.found(
-                    look,
-                    lacks,
-                    false,
-                    Symbols::default(),
-                    self.wants_callers,
-                ))),
-            };
-        }
-        self.known = None;
-        match Kernel::find(look, root) {
-            Ok(kernel) => {
-                let (modules, generated, read, told, lacks_processes) = Default::default();
-                let known = Known { kernel, modules, generated, read, told, lacks_processes };
-                let known = self.known.insert(known);
-                let (_, lacks) = known.update(look);
-                let symbols = if with_symbols { known.own_symbols() } else { Symbols::default() };
-                Answer::Kernel(Ok(known.found(look, lacks, true, symbols, self.wants_callers)))
+            let before = memory.asked();
+            let processes = known.kernel.tasks(look).map_err(|error| (Lack::Processes, error.to_string()));
+            self.remember(memory, before, Kind::Tasks, Some(MOST_OF_KERNEL));
+            if !is_new && !changed && processes.is_err() {
+                Answer::SameKernel
+            } else {
+                known.lacks_processes = processes.is_err();
+                lacks.extend(processes.err());
+                let symbols = if is_new && with_symbols { known.own_symbols() } else { Symbols::default() };
+                Answer::Kernel(Ok(known.found(look, lacks, is_new, symbols, self.wants_callers)))
             }
-            Err(error) => Answer::Kernel(Err(error.to_string())),
-        }
+        };
+        self.known = Some(known);
+        answer
     }
 
     /// A process that can't be read now may be read the next time: it may have changed while it was looked at.
-    fn process(&mut self, look: &Look<'_>, root: u64) -> Option<FoundProcess> {
+    fn process(&mut self, look: &Look<'_>, memory: &Pages, root: u64) -> Option<FoundProcess> {
+        let task = &self.told_process(look, memory, root)?;
         let known = self.known.as_mut()?;
-        let task = &known.process(look, root)?;
         let found = known.kernel.mappings(look, task).ok()?;
         let mut mappings = Vec::new();
         let mut images = Vec::new();
@@ -158,9 +180,9 @@ impl Looking {
         Some(FoundProcess { task: told(&known.kernel, look, task), mappings, images })
     }
 
-    fn task(&mut self, look: &Look<'_>, root: u64) -> Option<FoundTask> {
-        let known = self.known.as_mut()?;
-        let task = known.process(look, root)?;
+    fn task(&mut self, look: &Look<'_>, memory: &Pages, root: u64) -> Option<FoundTask> {
+        let task = self.told_process(look, memory, root)?;
+        let known = self.known.as_ref()?;
         Some(told(&known.kernel, look, &task))
     }
 
@@ -194,6 +216,11 @@ impl Looking {
 }
 
 impl Known {
+    fn new(kernel: Kernel) -> Self {
+        let (modules, generated, read, told, lacks_processes) = Default::default();
+        Self { kernel, modules, generated, read, told, lacks_processes }
+    }
+
     /// The process that page tables are of, which is remembered.
     fn process(&mut self, look: &Look<'_>, root: u64) -> Option<Task> {
         let tasks = self.kernel.tasks(look).ok()?;
@@ -223,17 +250,14 @@ impl Known {
     }
 
     fn found(
-        &mut self,
+        &self,
         look: &Look<'_>,
-        mut lacks: Vec<(Lack, String)>,
+        lacks: Vec<(Lack, String)>,
         is_new: bool,
         symbols: Symbols,
         wants_callers: bool,
     ) -> FoundKernel {
         let kernel = &self.kernel;
-        let processes = kernel.tasks(look).map_err(|error| (Lack::Processes, error.to_string()));
-        self.lacks_processes = processes.is_err();
-        lacks.extend(processes.err());
         FoundKernel {
             is_new,
             release: kernel.release().to_owned(),
@@ -341,6 +365,11 @@ impl FileBytes for WholeFile<'_> {
         let end = offset.checked_add(bytes.len() as u64);
         end.filter(|&end| end <= self.size).ok_or(FileError::PastEnd(offset))?;
         self.memory.read(GuestPhysical(offset), bytes).map_err(|_| FileError::NotResident(offset))
+    }
+
+    fn announce(&self, offset: u64, length: u64) {
+        let pages = offset / PAGE..offset.saturating_add(length).min(self.size).div_ceil(PAGE);
+        self.memory.announce(&pages.map(|page| GuestPhysical(page * PAGE)).collect::<Vec<_>>());
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Pages {
     socket: Rc<UnixStream>,
     numbers: PageNumbers,
     pages: RefCell<HashMap<u64, Option<Place>>>,
+    /// Those that were asked for, in that order, as far as they are remembered.
+    asked: RefCell<Vec<u64>>,
     /// Whether nobody answers any more.
     broken: Cell<bool>,
 }
@@ -37,7 +39,13 @@ impl Place {
 
 impl Pages {
     pub(super) fn new(socket: Rc<UnixStream>, numbers: PageNumbers) -> Self {
-        Self { socket, numbers, pages: RefCell::default(), broken: Cell::new(false) }
+        Self {
+            socket,
+            numbers,
+            pages: RefCell::default(),
+            asked: RefCell::default(),
+            broken: Cell::new(false),
+        }
     }
 
     /// Asks for pages that will likely be read, all at once.
@@ -45,9 +53,14 @@ impl Pages {
         self.fetch(pages.iter().copied());
     }
 
-    /// The numbers of the pages that are here.
-    pub(super) fn here(&self) -> Vec<u64> {
-        self.pages.borrow().keys().copied().collect()
+    /// How many pages have been asked for.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.borrow().len()
+    }
+
+    /// The numbers of those that were asked for after so many.
+    pub(super) fn asked_after(&self, count: usize) -> Vec<u64> {
+        self.asked.borrow().get(count..).unwrap_or_default().to_vec()
     }
 
     /// Asks for those pages that are not here yet.
@@ -55,6 +68,7 @@ impl Pages {
         let mut known = self.pages.borrow_mut();
         if known.len() + pages.len() > MOST_REMEMBERED {
             known.clear();
+            self.asked.borrow_mut().clear();
         }
         let mut wanted: Vec<u64> = pages.filter(|page| !known.contains_key(page)).collect();
         wanted.sort_unstable();
@@ -69,6 +83,7 @@ impl Pages {
                 let places = sent.places(wanted.len())?;
                 let place = |at| Place { sent: sent.clone(), at };
                 known.extend(wanted.iter().zip(places).map(|(&page, at)| (page, at.map(place))));
+                self.asked.borrow_mut().extend(wanted);
                 Ok(())
             });
             self.broken.set(answered.is_err());
@@ -109,6 +124,13 @@ impl GuestMemory for Pages {
 
     fn announce(&self, pages: &[GuestPhysical]) {
         self.fetch(pages.iter().map(|page| page_of(page.0)));
+    }
+
+    fn release(&self, pages: &[GuestPhysical]) {
+        let mut known = self.pages.borrow_mut();
+        for page in pages {
+            known.remove(&page_of(page.0));
+        }
     }
 
     fn frames(&self) -> Frames {

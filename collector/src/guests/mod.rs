@@ -75,6 +75,9 @@ pub struct Looking {
     pub command: Vec<OsString>,
     /// Where symbols are that a guest does not have in memory.
     pub files: Arc<SymbolFiles>,
+    /// Whether dom0's processes are looked for after all guests' kernels, and its samples don't wait for that: for who
+    /// watches, what a guest does soon counts for more than a complete beginning.
+    pub guests_first: bool,
 }
 
 /// What is known of guests, and who is asked.
@@ -84,6 +87,7 @@ pub(crate) struct Guests {
     /// What each thread answers with.
     tell: Sender<Answer>,
     answers: Receiver<Answer>,
+    guests_first: bool,
     guests: HashMap<DomainId, Guest>,
 }
 
@@ -208,7 +212,8 @@ impl Guests {
             callers,
             files: options.files.clone(),
         });
-        Self { means, tell, answers, guests: HashMap::new() }
+        let guests_first = options.is_some_and(|options| options.guests_first);
+        Self { means, tell, answers, guests_first, guests: HashMap::new() }
     }
 
     /// Begins to look into a domain that was just seen: at once if the page tables of its kernel are known without a
@@ -263,8 +268,18 @@ impl Guests {
         // The page tables of a PV domain's processes do not show its kernel.
         let shows_kernel = !(is_user && matches!(domain.kind, DomainKind::Pv | DomainKind::Dom0));
         let own_code = taken.owner == Owner::Kernel(domain.number);
+        let is_last = self.guests_first && domain.kind == DomainKind::Dom0;
+        let others_come_first =
+            is_last && self.guests.values().any(|guest| matches!(guest.kernel, Standing::Asked { .. }));
         let Some(guest) = self.guest(domain) else { return false };
         match guest.kernel {
+            Standing::Unasked if others_come_first => return false,
+            Standing::Unasked | Standing::Asked { .. } if is_last => {
+                if shows_kernel && matches!(guest.kernel, Standing::Unasked) {
+                    guest.ask_kernel(root, Duration::ZERO);
+                }
+                return false;
+            }
             Standing::Unasked => return shows_kernel && guest.ask_kernel(root, KERNEL_PATIENCE) && !named,
             Standing::Failed(at) => {
                 if at.elapsed() > guest.retry && shows_kernel {

@@ -7,6 +7,8 @@ use crate::{
 };
 
 const PAGE: u64 = 4096;
+/// So much is announced before it is read.
+const AHEAD: u64 = 64 * PAGE;
 
 /// A piece of a file in which pages may be missing.
 pub(crate) struct Sparse {
@@ -35,6 +37,10 @@ impl Sparse {
         while at < end {
             let next = (at - at % PAGE).saturating_add(PAGE).min(end);
             budget.scan(next - at)?;
+            if (at - at % PAGE).is_multiple_of(AHEAD) || at == offset {
+                let ahead = (at - at % AHEAD).saturating_add(AHEAD).min(end);
+                file.announce(at, ahead - at);
+            }
             let part = &mut sparse.bytes[(at - offset) as usize..(next - offset) as usize];
             sparse.present.push(match file.read(at, part) {
                 Ok(()) => true,

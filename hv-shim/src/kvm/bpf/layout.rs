@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use guest::{Btf, LayoutError};
+use guest::{Btf, LayoutError, join_types};
 
 use super::{Lack, tracepoint::ExitRecord};
 
@@ -61,10 +61,12 @@ impl Layout {
         let no_layout = |what: String| Lack::NoLayout { what };
         let kernel = read("vmlinux").map_err(|error| no_layout(format!("{TYPES}/vmlinux: {error}")))?;
         let types = match read(module) {
-            Ok(module) => Btf::of_module(&kernel, &module),
-            Err(_) => Btf::of_kernel(kernel),
+            Ok(module) => join_types(&kernel, &module).map_err(|error| no_layout(error.to_string()))?,
+            Err(_) => kernel,
         };
-        types.and_then(|types| Self::of(&types, processor)).map_err(|error| no_layout(error.to_string()))
+        Btf::of_kernel(&types)
+            .and_then(|types| Self::of(&types, processor))
+            .map_err(|error| no_layout(error.to_string()))
     }
 
     fn of(types: &Btf, processor: Processor) -> Result<Self, LayoutError> {
@@ -125,7 +127,8 @@ impl Layout {
     /// With the two numbers of a thread for the address of its vCPU: of no vCPU, but known to whoever has them.
     #[cfg(test)]
     pub(super) fn with_numbers_for_a_vcpu() -> Option<Self> {
-        let kernel = Btf::of_kernel(fs::read(Path::new(TYPES).join("vmlinux")).ok()?).ok()?;
+        let types = fs::read(Path::new(TYPES).join("vmlinux")).ok()?;
+        let kernel = Btf::of_kernel(&types).ok()?;
         let task_notifier = kernel.offset("task_struct", "pid").ok()?;
         Some(Self { task_notifier, vcpu_vmcb: None, processor: Processor::Intel, ..Self::at_the_beginning() })
     }

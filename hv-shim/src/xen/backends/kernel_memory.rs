@@ -51,7 +51,7 @@ impl KernelMemory {
     pub(super) fn open(symbols: Option<&str>) -> Result<Self, String> {
         let init_task = symbols.and_then(init_task).ok_or("/proc/kallsyms does not tell where they are")?;
         let types = fs::read(TYPES).map_err(|error| format!("{TYPES}: {error}"))?;
-        let layout = Btf::of_kernel(types).and_then(|types| Layout::of(&types));
+        let layout = Btf::of_kernel(&types).and_then(|types| Layout::of(&types));
         let layout = layout.map_err(|error| format!("{TYPES}: {error}"))?;
         let core = KernelCore::open().map_err(|error| format!("{}: {error}", KernelCore::PATH))?;
         Ok(Self { core, layout, init_task })
