@@ -8,7 +8,10 @@ use std::{
     collections::HashMap,
     fs,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use abi::PAGE_SIZE;
@@ -86,11 +89,13 @@ impl ForeignMemory {
         }
         let mut unmapped: Vec<u64> =
             frames.iter().copied().filter(|frame| !pages.contains_key(frame)).collect();
+        if unmapped.is_empty() {
+            return;
+        }
         unmapped.sort_unstable();
         unmapped.dedup();
         let map = |frames: &[u64]| self.xen.privcmd.map(self.domain, frames, Access::ReadOnly).map(Rc::new);
         match map(&unmapped) {
-            _ if unmapped.is_empty() => {}
             Ok(mapping) => {
                 for (index, &frame) in unmapped.iter().enumerate() {
                     pages.insert(frame, Some(Page { mapping: mapping.clone(), index }));
@@ -144,18 +149,48 @@ impl GuestMemory for ForeignMemory {
 }
 
 impl Page {
-    /// Copies bytes out: word by word, since the domain writes when it likes.
-    fn copy(&self, mut at: usize, bytes: &mut [u8]) {
-        const WORD: usize = 8;
+    fn copy(&self, at: usize, bytes: &mut [u8]) {
         let words = &self.mapping.words()[self.index * PAGE_SIZE / WORD..][..PAGE_SIZE / WORD];
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let word = words[at / WORD].load(Ordering::Relaxed).to_le_bytes();
-            let within = at % WORD;
-            let (piece, after) = rest.split_at_mut((WORD - within).min(rest.len()));
-            piece.copy_from_slice(&word[within..within + piece.len()]);
-            at += piece.len();
-            rest = after;
+        copy(words, at, bytes);
+    }
+}
+
+const WORD: usize = size_of::<AtomicU64>();
+
+/// Copies bytes out of a page, from one of its bytes on: word by word, since the domain writes when it likes.
+fn copy(words: &[AtomicU64], at: usize, bytes: &mut [u8]) {
+    let load = |word: &AtomicU64| word.load(Ordering::Relaxed).to_le_bytes();
+    let (mut first, mut rest) = (at / WORD, bytes);
+    if !at.is_multiple_of(WORD) {
+        let within = at % WORD;
+        let (piece, after) = rest.split_at_mut((WORD - within).min(rest.len()));
+        piece.copy_from_slice(&load(&words[first])[within..within + piece.len()]);
+        (first, rest) = (first + 1, after);
+    }
+    let (whole, end) = rest.as_chunks_mut::<WORD>();
+    for (piece, word) in whole.iter_mut().zip(&words[first..]) {
+        *piece = load(word);
+    }
+    if !end.is_empty() {
+        end.copy_from_slice(&load(&words[first + whole.len()])[..end.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_part_of_a_page_is_copied() {
+        let bytes: Vec<u8> = (0..64).collect();
+        let words: Vec<AtomicU64> =
+            bytes.as_chunks().0.iter().map(|&word| AtomicU64::new(u64::from_le_bytes(word))).collect();
+        for at in 0..bytes.len() {
+            for length in 0..=bytes.len() - at {
+                let mut copied = vec![0xff; length];
+                copy(&words, at, &mut copied);
+                assert_eq!(copied, bytes[at..at + length], "{length} from {at} on");
+            }
         }
     }
 }
