@@ -31,7 +31,7 @@ fn the_recorder_uses_at_most_half_of_what_perf_does() {
     for name in ["perf", "xenoscope"] {
         let Used { own_s, samples, bytes, .. } = used[&("busy", name)];
         figures::figure(
-            format_args!("{name}, seconds of its own in two turns of 15 s"),
+            format_args!("{name}, seconds of its own in two turns of 8 s"),
             format_args!("{own_s:.2}"),
         );
         figures::figure(
@@ -40,7 +40,7 @@ fn the_recorder_uses_at_most_half_of_what_perf_does() {
         );
         let beyond = used[&("idle", name)].machine_s - used[&("idle", "nothing")].machine_s;
         figures::figure(
-            format_args!("{name}, seconds of an idle machine's two CPUs in two turns of 8 s"),
+            format_args!("{name}, seconds of an idle machine's two CPUs in two turns of 6 s"),
             format_args!("{beyond:.2}"),
         );
     }
