@@ -267,7 +267,7 @@ impl Sampling {
                 false => Some(Looking {
                     command: guest_process(),
                     files: Arc::new(self.symbol_files()?),
-                    guests_first: false,
+                    watched: false,
                 }),
             },
             filter: if all { Filter::All } else { Filter::Named(self.domains.iter().cloned().collect()) },

@@ -26,7 +26,7 @@ pub(crate) fn run(long: bool) -> Result<()> {
 
 /// Runs the ring's protocol through every interleaving. All of it is built anew for that, and so apart from the rest.
 fn model_check() -> Result<()> {
-    let arguments = ["test", "--package", "xenoscope-abi", "--release", "--test", "loom"];
+    let arguments = ["test", "--package", "xenoscope-abi", "--test", "loom"];
     let mut model = process::cargo(&arguments);
     process::run(
         model.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", process::target_folder().join("loom")),

@@ -73,7 +73,7 @@ pub(super) fn start(
 ) -> anyhow::Result<(Feed, LiveCode)> {
     let (mut hypervisor, mut options, mut session) = prepare(sampling, Arc::clone(&stop), None)?;
     if let Some(looking) = &mut options.look_into_guests {
-        looking.guests_first = true;
+        looking.watched = true;
     }
     let code = LiveCode::of(&*hypervisor);
     let (reader, writer) = io::pipe().context("no pipe could be opened")?;

@@ -33,6 +33,9 @@ pub(crate) use self::process::Process;
 const KERNEL_PATIENCE: Duration = Duration::from_secs(10);
 const PROCESS_PATIENCE: Duration = Duration::from_secs(3);
 
+/// For how long dom0 is not looked at while a look at a guest's kernel is under way.
+const GUESTS_FIRST: Duration = Duration::from_secs(2);
+
 /// And for those of a kernel that was not found before: the guest may be booting, and everybody's samples wait behind its own.
 const RETRY_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -75,9 +78,9 @@ pub struct Looking {
     pub command: Vec<OsString>,
     /// Where symbols are that a guest does not have in memory.
     pub files: Arc<SymbolFiles>,
-    /// Whether dom0's processes are looked for after all guests' kernels, and its samples don't wait for that: for who
-    /// watches, what a guest does soon counts for more than a complete beginning.
-    pub guests_first: bool,
+    /// Whether somebody watches: what a guest does now counts for more then than how dom0's processes were called in the
+    /// first seconds, and samples don't wait for that.
+    pub watched: bool,
 }
 
 /// What is known of guests, and who is asked.
@@ -87,7 +90,7 @@ pub(crate) struct Guests {
     /// What each thread answers with.
     tell: Sender<Answer>,
     answers: Receiver<Answer>,
-    guests_first: bool,
+    watched: bool,
     guests: HashMap<DomainId, Guest>,
 }
 
@@ -154,6 +157,12 @@ impl Guest {
         !patience.is_zero()
     }
 
+    /// Whether dom0 is looked at later, since this look has only begun: where dom0 has few CPUs they hold each other up, and
+    /// this one is what it is all done for.
+    fn is_looked_at_first(&self) -> bool {
+        matches!(self.kernel, Standing::Asked { at, .. } if at.elapsed() < GUESTS_FIRST)
+    }
+
     /// Whether a sample of this time should wait for the answer whose page tables these are, which is asked for if it is
     /// not known. What was taken up to the time `newest` is at hand.
     fn awaits_process(&mut self, root: AddressSpaceRoot, time: Time, newest: Time) -> bool {
@@ -212,8 +221,8 @@ impl Guests {
             callers,
             files: options.files.clone(),
         });
-        let guests_first = options.is_some_and(|options| options.guests_first);
-        Self { means, tell, answers, guests_first, guests: HashMap::new() }
+        let watched = options.is_some_and(|options| options.watched);
+        Self { means, tell, answers, watched, guests: HashMap::new() }
     }
 
     /// Begins to look into a domain that was just seen: at once if the page tables of its kernel are known without a
@@ -268,14 +277,14 @@ impl Guests {
         // The page tables of a PV domain's processes do not show its kernel.
         let shows_kernel = !(is_user && matches!(domain.kind, DomainKind::Pv | DomainKind::Dom0));
         let own_code = taken.owner == Owner::Kernel(domain.number);
-        let is_last = self.guests_first && domain.kind == DomainKind::Dom0;
-        let others_come_first =
-            is_last && self.guests.values().any(|guest| matches!(guest.kernel, Standing::Asked { .. }));
+        let is_dom0 = domain.kind == DomainKind::Dom0;
+        let others_come_first = is_dom0 && self.guests.values().any(Guest::is_looked_at_first);
+        let waits = !(is_dom0 && self.watched);
         let Some(guest) = self.guest(domain) else { return false };
         match guest.kernel {
-            Standing::Unasked if others_come_first => return false,
-            Standing::Unasked | Standing::Asked { .. } if is_last => {
-                if shows_kernel && matches!(guest.kernel, Standing::Unasked) {
+            Standing::Unasked if others_come_first => return waits && (is_user || !named),
+            Standing::Unasked if !waits => {
+                if shows_kernel {
                     guest.ask_kernel(root, Duration::ZERO);
                 }
                 return false;
