@@ -11,6 +11,8 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use unwind::{Border, FrameTable, OrcTable};
 
+use super::packed::{self, Packed};
+
 /// Larger than what a kernel with the most symbols has to say.
 const LONGEST: usize = 256 << 20;
 
@@ -119,15 +121,41 @@ pub(crate) enum Lack {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Symbols {
     names: Texts,
-    rows: Vec<(u64, u8, u32)>,
+    #[serde(with = "packed")]
+    rows: Vec<Row>,
     owners: Vec<String>,
+}
+
+/// A symbol but for its name.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    address: u64,
+    kind: u8,
+    /// The place among the owners, from 1 on; 0 for the kernel itself.
+    owner: u32,
+}
+
+impl Packed<13> for Row {
+    fn to_bytes(self) -> [u8; 13] {
+        let mut bytes = [0; 13];
+        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
+        bytes[8] = self.kind;
+        bytes[9..].copy_from_slice(&self.owner.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; 13]) -> Self {
+        let [address @ .., kind, a, b, c, d] = bytes;
+        Self { address: u64::from_le_bytes(address), kind, owner: u32::from_le_bytes([a, b, c, d]) }
+    }
 }
 
 impl Symbols {
     /// Adds a symbol: its address, its letter, its name, and its module if it is of one that was announced.
     pub(crate) fn push(&mut self, address: u64, kind: char, name: &str) {
         self.names.push(name);
-        self.rows.push((address, u8::try_from(kind).unwrap_or(b'?'), self.owners.len() as u32));
+        let (kind, owner) = (u8::try_from(kind).unwrap_or(b'?'), self.owners.len() as u32);
+        self.rows.push(Row { address, kind, owner });
     }
 
     /// What is pushed from now on is a module's.
@@ -140,7 +168,7 @@ impl Symbols {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, char, &str, Option<&str>)> {
-        self.rows.iter().zip(self.names.iter()).map(|(&(address, kind, owner), name)| {
+        self.rows.iter().zip(self.names.iter()).map(|(&Row { address, kind, owner }, name)| {
             let owner = (owner as usize).checked_sub(1).and_then(|owner| self.owners.get(owner));
             (address, char::from(kind), name, owner.map(String::as_str))
         })
@@ -151,6 +179,7 @@ impl Symbols {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Texts {
     text: String,
+    #[serde(with = "packed")]
     ends: Vec<u32>,
 }
 

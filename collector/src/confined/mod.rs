@@ -10,6 +10,7 @@
 mod fence;
 mod looking;
 pub(crate) mod messages;
+mod packed;
 mod pages;
 
 use std::{
