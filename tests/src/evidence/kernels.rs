@@ -17,9 +17,13 @@ pub struct Named {
     pub in_modules: BTreeMap<String, usize>,
 }
 
-/// Fails unless 99 % of a guest's kernel samples, from the first named one on, are named, all of them by functions that
-/// begin there: in its kernel by its own `list`, in modules by the lines `module symbol …` that it says, each as in
-/// /proc/kallsyms. It tells where its kernel is as `kernel text ADDRESS`.
+/// Samples wait for their names, so that even the first ones have some.
+const FIRST_NAMED_NS: u64 = 1_000_000_000;
+
+/// Fails unless a guest has a named sample of the recording's first second, and unless 99 % of its kernel samples, from the
+/// first named one on, are named, all of them by functions that begin there: in its kernel by its own `list`, in modules by
+/// the lines `module symbol …` that it says, each as in /proc/kallsyms. It tells where its kernel is as `kernel text
+/// ADDRESS`.
 pub fn assert_named(host: &Host, observed: &Observed, guest: &str, list: &str) -> Named {
     let listed = symbols::places(list);
     let console = host.text(format!("console/{guest}.log"));
@@ -29,7 +33,12 @@ pub fn assert_named(host: &Host, observed: &Observed, guest: &str, list: &str) -
     let told = host.told(guest, "kernel text ");
     let text = u64::from_str_radix(told.split(' ').next().unwrap(), 16).unwrap();
     let slide = text.wrapping_sub(listed["_text"][0]);
-    let samples = observed.once_named(observed.domain(guest), Mode::Kernel);
+    let domain = observed.domain(guest);
+    let first = observed.own_samples_of(domain).find(|sample| observed.function(sample).is_some());
+    let first = observed.since_start(first.expect("some are named"));
+    figures::figure(format_args!("{guest}, first named sample after, ms"), first / 1_000_000);
+    assert!(first < FIRST_NAMED_NS, "{guest}: {first} ns");
+    let samples = observed.once_named(domain, Mode::Kernel);
     let (mut named, mut wrong, mut in_modules) = (0, BTreeSet::new(), BTreeMap::<String, usize>::new());
     for sample in &samples {
         let Some(function) = observed.function(sample) else { continue };

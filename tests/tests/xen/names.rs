@@ -6,10 +6,8 @@
 use serde_json::Value;
 
 use crate::{
-    figures,
     host::{Host, scenario},
     kernels::{self, Named},
-    observed::Observed,
     programs::{self, Symbols},
     reuse,
 };
@@ -26,7 +24,6 @@ fn assert_named(guest: &str, release: &str, programs: &[&str]) -> Named {
     host.step("record").ended(0);
     let observed = host.observed("names.xsr");
     observed.assert_balanced();
-    assert_named_early(&observed, guest);
 
     let survey = survey(&host, guest);
     let named = kernels::assert_named(&host, &observed, guest, &host.text("symbols/kallsyms"));
@@ -54,22 +51,6 @@ fn survey(host: &Host, guest: &str) -> Value {
     let told: Value = serde_json::from_str(&host.step("look").ended(0).stdout).unwrap();
     let mut rows = told["domains"].as_array().unwrap().iter();
     rows.find(|row| row["name"] == guest).unwrap()["survey"].clone()
-}
-
-/// Fails if half of a guest's samples are older than the first that has a name.
-fn assert_named_early(observed: &Observed, guest: &str) {
-    let samples: Vec<_> = observed.samples_of(observed.domain(guest)).collect();
-    let first = samples.iter().position(|sample| observed.function(sample).is_some()).expect("a name");
-    let seconds = |index: usize| observed.since_start(samples[index]) as f64 / 1e9;
-    figures::figure(
-        format_args!("{guest}, the first sample with a name"),
-        format_args!(
-            "{:.2} s after the first, which {first} of {} precede",
-            seconds(first) - seconds(0),
-            samples.len()
-        ),
-    );
-    assert!(first < samples.len() / 2, "{guest}: {first} samples are before the first name");
 }
 
 #[test]
