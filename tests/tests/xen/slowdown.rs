@@ -45,7 +45,7 @@ fn long_what_a_guest_gets_done_while_it_is_sampled_is_shown() {
         stretches.push((source, hz, all));
     }
     // Every other one is without sampling.
-    assert_eq!(stretches.len(), 2 * 6 + 1);
+    assert_eq!(stretches.len(), 2 * 9 + 1);
     for around in stretches.windows(3).step_by(2) {
         let [("none", _, before), (source, hz, with), ("none", _, after)] = around else {
             panic!("{source} is not between two without", source = around[1].0)
