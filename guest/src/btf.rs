@@ -64,16 +64,6 @@ struct Member {
 impl<'a> Btf<'a> {
     /// Of a kernel that is trusted, such as the one that this program runs on (`/sys/kernel/btf/vmlinux`).
     pub fn of_kernel(bytes: &'a [u8]) -> Result<Self, LayoutError> {
-        Self::parsed(bytes)
-    }
-
-    pub(crate) fn parse(bytes: &'a [u8], budget: &Budget) -> Result<Result<Self, LayoutError>, Exhausted> {
-        budget.scan(4 * bytes.len() as u64)?;
-        budget.memory(bytes.len() as u64 / 2)?;
-        Ok(Self::parsed(bytes))
-    }
-
-    fn parsed(bytes: &'a [u8]) -> Result<Self, LayoutError> {
         let damaged = LayoutError::DamagedBtf;
         let (all_types, strings) = parts(bytes)?;
         let strings = &bytes[strings];
@@ -90,6 +80,13 @@ impl<'a> Btf<'a> {
             at = kind.rest + trailing(&kind).ok_or(damaged("there is a kind of type that is not known"))?;
         }
         Ok(btf)
+    }
+
+    /// Of a kernel that is not trusted, within a budget.
+    pub(crate) fn parse(bytes: &'a [u8], budget: &Budget) -> Result<Result<Self, LayoutError>, Exhausted> {
+        budget.scan(4 * bytes.len() as u64)?;
+        budget.memory(bytes.len() as u64 / 2)?;
+        Ok(Self::of_kernel(bytes))
     }
 
     /// Where a member is, in bytes; `path` is dotted where it lies in an inner structure.

@@ -102,23 +102,26 @@ fn pieces(
         look.budget().memory(range.end - range.start)?;
         // All at once: memory that grows is copied, and that is zero which nobody wrote to.
         let mut bytes = vec![0; (range.end - range.start) as usize];
+        let length = bytes.len();
         let mut there: Vec<Range<usize>> = Vec::new();
-        let mut at = 0;
-        while at < bytes.len() {
-            // A chunk in which something is missing is read again page by page.
-            let chunk = at..bytes.len().min(at + CHUNK);
-            match copy(look, tables, range.start, &mut bytes, chunk.clone())? {
-                true => add(&mut there, chunk.clone()),
-                false => {
-                    for at in chunk.clone().step_by(PAGE) {
-                        let page = at..chunk.end.min(at + PAGE);
-                        if copy(look, tables, range.start, &mut bytes, page.clone())? {
-                            add(&mut there, page);
-                        }
-                    }
-                }
+        let mut copy = |part: Range<usize>| {
+            let address = GuestVirtual(range.start + part.start as u64);
+            match look.read_once(tables, address, &mut bytes[part.clone()]) {
+                Ok(()) => add(&mut there, part),
+                Err(exhausted @ ReadError::Exhausted(_)) => return Err(exhausted),
+                Err(_) => return Ok(false),
             }
-            at = chunk.end;
+            Ok(true)
+        };
+        for at in (0..length).step_by(CHUNK) {
+            let chunk = at..length.min(at + CHUNK);
+            if copy(chunk.clone())? {
+                continue;
+            }
+            // Something of it is missing.
+            for at in chunk.clone().step_by(PAGE) {
+                copy(at..chunk.end.min(at + PAGE))?;
+            }
         }
         match &there[..] {
             [all] if all.len() == bytes.len() => pieces.push(Piece { start: range.start, bytes }),
@@ -140,22 +143,6 @@ fn add(ranges: &mut Vec<Range<usize>>, range: Range<usize>) {
     match ranges.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,
         _ => ranges.push(range),
-    }
-}
-
-/// Copies a part of what begins at an address to its place; whether all of it was there.
-fn copy(
-    look: &Look<'_>,
-    tables: PageTables,
-    start: u64,
-    bytes: &mut [u8],
-    part: Range<usize>,
-) -> Result<bool, ReadError> {
-    let address = GuestVirtual(start + part.start as u64);
-    match look.read_once(tables, address, &mut bytes[part]) {
-        Ok(()) => Ok(true),
-        Err(exhausted @ ReadError::Exhausted(_)) => Err(exhausted),
-        Err(_) => Ok(false),
     }
 }
 

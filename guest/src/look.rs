@@ -66,6 +66,15 @@ impl<'m> Look<'m> {
         if address.0 % PAGE + bytes.len() as u64 > PAGE {
             self.announce(tables, address, bytes.len() as u64)?;
         }
+        self.read_announced(tables, address, bytes)
+    }
+
+    fn read_announced(
+        &self,
+        tables: PageTables,
+        address: GuestVirtual,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
         let mut address = address;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -88,7 +97,7 @@ impl<'m> Look<'m> {
         bytes: &mut [u8],
     ) -> Result<(), ReadError> {
         let pages = self.announce(tables, address, bytes.len() as u64)?;
-        let read = self.read(tables, address, bytes);
+        let read = self.read_announced(tables, address, bytes);
         self.memory.release(&pages);
         read
     }

@@ -35,8 +35,7 @@ impl<T: Copy> Named<T> {
 
     /// Adds a row; all text together is less than 4 GiB.
     pub(crate) fn push(&mut self, row: T, name: &str) {
-        self.text.push_str(name);
-        self.rows.push((row, self.text.len() as u32));
+        self.push_parts(row, std::iter::once(name));
     }
 
     /// Adds a row whose name is made of parts.

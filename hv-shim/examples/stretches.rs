@@ -98,7 +98,7 @@ fn main() {
         .map(|ring| {
             let account = sampling.account(ring);
             json!({ "taken": account.taken, "written": account.written, "awake_ns": account.awake_ns,
-                "own_ns": account.own_ns, "lost": account.lost.values().sum::<u64>() })
+                "own_ns": account.own_ns, "lost": account.lost_total() })
         })
         .collect();
     let notes = sampling.take_notes();

@@ -18,7 +18,7 @@ use unwind::{Border, FrameTable, OrcTable};
 use super::{
     messages::{
         About, Answer, FoundEverything, FoundFile, FoundFunction, FoundImage, FoundImageId, FoundKernel,
-        FoundMapping, FoundProcess, FoundTask, Lack, Question, Resident, Symbols,
+        FoundMapping, FoundProcess, FoundTask, Lack, PAGE, Question, Resident, Symbols,
     },
     pages::Pages,
 };
@@ -59,8 +59,6 @@ struct Known {
     /// Whether it was told that its processes can't be told.
     lacks_processes: bool,
 }
-
-const PAGE: u64 = 4096;
 
 /// Processes that are remembered.
 const MOST_TOLD: usize = 4096;
@@ -139,21 +137,21 @@ impl Looking {
             },
         };
         let (changed, mut lacks) = known.update(look);
-        let answer = if !is_new && !changed && !known.lacks_processes {
-            Answer::SameKernel
-        } else {
+        let mut is_news = is_new || changed;
+        if is_news || known.lacks_processes {
             // A kernel that boots has no processes yet, and a list may have changed while it was read.
             let before = memory.asked();
             let processes = known.kernel.tasks(look).map_err(|error| (Lack::Processes, error.to_string()));
             self.remember(memory, before, Kind::Tasks, Some(MOST_OF_KERNEL));
-            if !is_new && !changed && processes.is_err() {
-                Answer::SameKernel
-            } else {
-                known.lacks_processes = processes.is_err();
-                lacks.extend(processes.err());
-                let symbols = if is_new && with_symbols { known.own_symbols() } else { Symbols::default() };
-                Answer::Kernel(Ok(known.found(look, lacks, is_new, symbols, self.wants_callers)))
-            }
+            is_news |= processes.is_ok();
+            known.lacks_processes = processes.is_err();
+            lacks.extend(processes.err());
+        }
+        let answer = if is_news {
+            let symbols = if is_new && with_symbols { known.own_symbols() } else { Symbols::default() };
+            Answer::Kernel(Ok(known.found(look, lacks, is_new, symbols, self.wants_callers)))
+        } else {
+            Answer::SameKernel
         };
         self.known = Some(known);
         answer
@@ -368,8 +366,8 @@ impl FileBytes for WholeFile<'_> {
     }
 
     fn announce(&self, offset: u64, length: u64) {
-        let pages = offset / PAGE..offset.saturating_add(length).min(self.size).div_ceil(PAGE);
-        self.memory.announce(&pages.map(|page| GuestPhysical(page * PAGE)).collect::<Vec<_>>());
+        let (page, end) = (PAGE as u64, offset.saturating_add(length).min(self.size));
+        self.memory.expect(&(offset / page..end.div_ceil(page)).collect::<Vec<_>>());
     }
 }
 

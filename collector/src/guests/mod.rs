@@ -33,11 +33,11 @@ pub(crate) use self::process::Process;
 const KERNEL_PATIENCE: Duration = Duration::from_secs(10);
 const PROCESS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// For how long dom0 is not looked at while a look at a guest's kernel is under way.
-const GUESTS_FIRST: Duration = Duration::from_secs(2);
-
 /// And for those of a kernel that was not found before: the guest may be booting, and everybody's samples wait behind its own.
 const RETRY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long dom0 is not looked at while a look at a guest's kernel is under way.
+const GUESTS_FIRST: Duration = Duration::from_secs(2);
 
 /// After this time it is looked again what a process has mapped.
 const PROCESS_AGE: Duration = Duration::from_secs(2);
@@ -278,18 +278,17 @@ impl Guests {
         let shows_kernel = !(is_user && matches!(domain.kind, DomainKind::Pv | DomainKind::Dom0));
         let own_code = taken.owner == Owner::Kernel(domain.number);
         let is_dom0 = domain.kind == DomainKind::Dom0;
-        let others_come_first = is_dom0 && self.guests.values().any(Guest::is_looked_at_first);
+        let others_come_first = is_dom0
+            && self.guests.get(&domain.id).is_none_or(|guest| matches!(guest.kernel, Standing::Unasked))
+            && self.guests.values().any(Guest::is_looked_at_first);
         let waits = !(is_dom0 && self.watched);
         let Some(guest) = self.guest(domain) else { return false };
         match guest.kernel {
             Standing::Unasked if others_come_first => return waits && (is_user || !named),
-            Standing::Unasked if !waits => {
-                if shows_kernel {
-                    guest.ask_kernel(root, Duration::ZERO);
-                }
-                return false;
+            Standing::Unasked => {
+                let patience = if waits { KERNEL_PATIENCE } else { Duration::ZERO };
+                return shows_kernel && guest.ask_kernel(root, patience) && !named;
             }
-            Standing::Unasked => return shows_kernel && guest.ask_kernel(root, KERNEL_PATIENCE) && !named,
             Standing::Failed(at) => {
                 if at.elapsed() > guest.retry && shows_kernel {
                     let is_early = guest.retry < RETRY_EVERY;

@@ -37,7 +37,7 @@ impl Sparse {
         while at < end {
             let next = (at - at % PAGE).saturating_add(PAGE).min(end);
             budget.scan(next - at)?;
-            if (at - at % PAGE).is_multiple_of(AHEAD) || at == offset {
+            if at == offset || at.is_multiple_of(AHEAD) {
                 let ahead = (at - at % AHEAD).saturating_add(AHEAD).min(end);
                 file.announce(at, ahead - at);
             }

@@ -61,12 +61,11 @@ impl Layout {
         let no_layout = |what: String| Lack::NoLayout { what };
         let kernel = read("vmlinux").map_err(|error| no_layout(format!("{TYPES}/vmlinux: {error}")))?;
         let types = match read(module) {
-            Ok(module) => join_types(&kernel, &module).map_err(|error| no_layout(error.to_string()))?,
-            Err(_) => kernel,
+            Ok(module) => join_types(&kernel, &module),
+            Err(_) => Ok(kernel),
         };
-        Btf::of_kernel(&types)
-            .and_then(|types| Self::of(&types, processor))
-            .map_err(|error| no_layout(error.to_string()))
+        let layout = types.and_then(|types| Self::of(&Btf::of_kernel(&types)?, processor));
+        layout.map_err(|error| no_layout(error.to_string()))
     }
 
     fn of(types: &Btf, processor: Processor) -> Result<Self, LayoutError> {
