@@ -18,10 +18,16 @@
 
 static volatile unsigned long sink;
 
-/* The same instructions for each share; the tag keeps the functions from being folded into one. */
+/*
+ * The same instructions for each share; the tag keeps the functions from being folded into one. Each round waits for
+ * the product of the one before it and touches no memory, so that it takes as long in one function as in another: what
+ * is stored and loaded again is fast or slow as the processor has learnt it.
+ */
 #define WORK(percent, tag)                                             \
+	unsigned long value = (tag);                                       \
 	for (unsigned long round = 0; round < (percent) * ROUNDS; round++) \
-		sink += round ^ (tag);
+		value = (value ^ round) * 0x9e3779b97f4a7c15;                  \
+	sink = value;
 
 WORKER void FUNCTION(NAME, hot)(void)
 {
