@@ -1,10 +1,9 @@
-//! Symbol files that the user named for domains, and the kernel that this runs on.
+//! Symbol files that the user named for domains.
 
 use std::{cell::Cell, str::FromStr};
 
-use anyhow::{Context, anyhow};
-use hv_shim::Hypervisor;
-use profile::{Domain, DomainKind};
+use anyhow::Context;
+use profile::Domain;
 use symbolizer::{Executable, ImageFile, SymbolTable, Symbolizer};
 
 /// What kernels are called as modules.
@@ -34,8 +33,6 @@ impl FromStr for GuestImage {
 /// The files' contents.
 pub(crate) struct Images {
     named: Vec<Loaded>,
-    /// The kernel that this runs on, of dom0 or the host; or why it goes without names.
-    own_kernel: Result<SymbolTable, String>,
 }
 
 struct Loaded {
@@ -50,12 +47,8 @@ enum Content {
 }
 
 impl Images {
-    /// Reads all files, the running kernel's list of symbols among them.
-    pub(crate) fn load(
-        kernels: &[GuestImage],
-        executables: &[GuestImage],
-        hypervisor: &dyn Hypervisor,
-    ) -> anyhow::Result<Self> {
+    /// Reads all files.
+    pub(crate) fn load(kernels: &[GuestImage], executables: &[GuestImage]) -> anyhow::Result<Self> {
         let read = |image: &GuestImage| {
             let of = || format!("the symbols of {}", image.domain);
             symbolizer::load(&image.file).with_context(of)
@@ -71,7 +64,7 @@ impl Images {
             used: Cell::new(false),
         };
         let all = kernels.chain(executables).map(|image| image.map(loaded));
-        Ok(Self { named: all.collect::<anyhow::Result<_>>()?, own_kernel: own_kernel(hypervisor) })
+        Ok(Self { named: all.collect::<anyhow::Result<_>>()? })
     }
 
     /// Gives a symbolizer what there is for a domain. Returns whether the user named its kernel.
@@ -90,14 +83,6 @@ impl Images {
                 }
             }
         }
-        if matches!(domain.kind, DomainKind::Dom0 | DomainKind::Host) && !has_kernel {
-            let name = &domain.name;
-            let kernel = self
-                .own_kernel
-                .as_ref()
-                .map_err(|why| anyhow!("the kernel of {name} goes without names: {why}"))?;
-            symbolizer.set_kernel(domain.id, KERNEL, kernel.clone());
-        }
         Ok(has_kernel)
     }
 
@@ -105,9 +90,4 @@ impl Images {
     pub(crate) fn unused(&self) -> impl Iterator<Item = &str> {
         self.named.iter().filter(|image| !image.used.get()).map(|image| image.domain.as_str())
     }
-}
-
-fn own_kernel(hypervisor: &dyn Hypervisor) -> Result<SymbolTable, String> {
-    let text = hypervisor.own_kernel_symbols().map_err(|error| error.to_string())?;
-    SymbolTable::from_kallsyms(text.as_bytes()).map_err(|error| format!("/proc/kallsyms: {error}"))
 }

@@ -135,7 +135,7 @@ fn record(args: &Args, file: &Path, interrupted: &Arc<AtomicBool>) -> anyhow::Re
     options.options.extend(args.rotate.map(|kept| ("rotate".to_owned(), kept.to_string())));
     let mut hypervisor = hv_shim::detect()?;
     // All that can be wrong with what the user gave, before the machine is touched.
-    let images = args.sampling.images(&*hypervisor)?;
+    let images = args.sampling.images()?;
     let output = Output::limited(file, args.max_size, args.rotate)?;
     let server = serve(args, &output.place(), interrupted)?;
     let mut session = Session {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf, sync::Arc, time::Durati
 
 use anyhow::Context;
 use collector::{Filter, Looking, Options};
-use hv_shim::{CallGraph, Hypervisor, PmuTrust, Request, SampleBy, events::EventSpec};
+use hv_shim::{CallGraph, PmuTrust, Request, SampleBy, events::EventSpec};
 
 use symbolizer::{SymbolFiles, SymbolStore};
 
@@ -191,8 +191,8 @@ fn call_graph(text: &str) -> Result<CallGraph, String> {
 
 impl Sampling {
     /// The symbols that the user named files for.
-    pub(crate) fn images(&self, hypervisor: &dyn Hypervisor) -> anyhow::Result<Images> {
-        Images::load(&self.kernels, &self.executables, hypervisor)
+    pub(crate) fn images(&self) -> anyhow::Result<Images> {
+        Images::load(&self.kernels, &self.executables)
     }
 
     /// Where symbols are looked for that are not in memory.

@@ -15,7 +15,7 @@ use hv_shim::{
     CallGraph, Change, DomainState, Hypervisor, Owner, Record, Request, Sampling, ShimError, Taken,
 };
 use profile::{
-    CodeAddress, Domain, DomainId, PhysCpu, Time,
+    CodeAddress, Domain, DomainId, DomainKind, PhysCpu, Time,
     recording::{End, EndReason, Header, Host, Mark, Note, RecordingError, Writer},
 };
 use symbolizer::{SymbolTable, Symbolizer};
@@ -25,7 +25,7 @@ use crate::{
     books::{self, Books, Sequences},
     callers::Callers,
     domains::{Domains, Filter},
-    guests::{Guests, Looking},
+    guests::{Guests, Looking, own_kernel},
     merge::{Merger, Timed},
     naming::Namer,
     processes::Processes,
@@ -151,6 +151,14 @@ pub fn record<W: Sink>(
     progress: &mut dyn Progress,
 ) -> Result<Summary, CollectError> {
     let host = host(hypervisor, options)?;
+    let guests = Guests::new(
+        hypervisor.memories(),
+        hypervisor.own_kernel(),
+        options.look_into_guests.as_ref(),
+        options.request.call_graph != CallGraph::Off,
+    );
+    // Before the first sample, unless somebody watches: what is known soon counts for more then.
+    let own_kernel = (!guests.are_watched()).then(|| own_kernel(&hypervisor.own_kernel()));
     let sampling = hypervisor.sample(&options.request)?;
     let origin = Instant::now();
     // The hypervisor's books from the moment on at which sampling began: nothing else comes before this.
@@ -170,7 +178,8 @@ pub fn record<W: Sink>(
         keeps_stacks: options.keep_stacks,
         domains: Domains::new(options.filter.clone()),
         processes: Processes::new(wants_callers),
-        guests: Guests::new(hypervisor.memories(), options.look_into_guests.as_ref(), wants_callers),
+        guests,
+        own_kernel,
         departed: Vec::new(),
         named_by_user: HashSet::new(),
         ready: Waiting::default(),
@@ -261,6 +270,9 @@ impl Timed for Pending {
     }
 }
 
+/// What kernels are called as modules.
+const KERNEL: &str = "vmlinux";
+
 /// For how long it is remembered what ran in a domain that is no more: its last samples wait behind others for longer than
 /// for any name.
 const MOURNING: Duration = Duration::from_secs(15);
@@ -273,6 +285,10 @@ const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The number of the domain that this runs in: dom0, or the Linux host, whose processes tell of themselves.
 const CONTROL: u32 = 0;
+
+fn nameless(domain: &str, why: &str) -> String {
+    format!("the kernel of {domain} goes without names: {why}")
+}
 
 fn code_address(taken: &Taken) -> CodeAddress {
     CodeAddress::InstructionPointer(taken.instruction_pointer)
@@ -290,6 +306,8 @@ struct Session<'a, W: Sink> {
     domains: Domains,
     processes: Processes,
     guests: Guests,
+    /// The kernel that this runs on, once it was read.
+    own_kernel: Option<Result<SymbolTable, String>>,
     /// The domains that are no more, since when, and of which it is still known what ran.
     departed: Vec<(DomainId, Instant)>,
     /// The domains whose kernels the user named.
@@ -474,9 +492,25 @@ impl<W: Sink> Session<'_, W> {
                 Ok(false) => {}
                 Err(text) => self.note(text),
             }
-            if self.is_looked_into(id) {
+            let is_looked_into = self.is_looked_into(id);
+            if matches!(domain.kind, DomainKind::Dom0 | DomainKind::Host)
+                && !self.named_by_user.contains(&id)
+                && !(is_looked_into && self.guests.name_kernel_of(&domain))
+            {
+                self.name_own_kernel(id);
+            }
+            if is_looked_into {
                 self.guests.attach(&domain);
             }
+        }
+    }
+
+    /// Gives the kernel that this runs on its names.
+    fn name_own_kernel(&mut self, id: DomainId) {
+        let read = || own_kernel(&self.hypervisor.own_kernel());
+        match self.own_kernel.get_or_insert_with(read).clone() {
+            Ok(symbols) => self.namer.symbolizer.set_kernel(id, KERNEL, symbols),
+            Err(why) => self.note(nameless(&self.domains.domain(id).name, &why)),
         }
     }
 

@@ -81,7 +81,7 @@ impl Survey {
     /// The system that this runs in.
     fn own(&mut self, hypervisor: &dyn Hypervisor) -> Result<(), String> {
         let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
-        let symbols = hypervisor.own_kernel_symbols().map_err(|error| error.to_string())?;
+        let symbols = hypervisor.own_kernel().symbols().map_err(|error| error.to_string())?;
         let text = symbols.lines().find_map(|line| line.strip_suffix(" T _text"));
         let text = text.and_then(|digits| u64::from_str_radix(digits, 16).ok()).filter(|&text| text != 0);
         if text.is_none() {

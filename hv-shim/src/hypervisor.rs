@@ -6,7 +6,7 @@ use guest::GuestMemory;
 use profile::{AddressSpaceRoot, CpuAccount, DomainKind, Event, HypervisorVirtual, PhysCpu, Time, Uuid};
 
 use crate::{
-    MappedFile, ProcessKey, ProcessState, Record, ShimError,
+    MappedFile, OwnKernel, ProcessKey, ProcessState, Record, ShimError,
     events::{Counted, EventSpec},
 };
 
@@ -29,8 +29,8 @@ pub trait Hypervisor: Send {
     /// Symbols of the hypervisor's own code; none where it is part of a domain's kernel.
     fn symbols(&mut self) -> Result<Vec<HypervisorSymbol>, ShimError>;
 
-    /// The list of symbols of the kernel that this program runs on, in the format of `/proc/kallsyms`.
-    fn own_kernel_symbols(&self) -> Result<Arc<String>, ShimError>;
+    /// The kernel that this program runs on.
+    fn own_kernel(&self) -> OwnKernel;
 
     /// The events that have a name, with this host's code for each; none for what it lacks.
     fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError>;

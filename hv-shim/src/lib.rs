@@ -25,6 +25,7 @@ pub use hypervisor::{
     CallGraph, Check, DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Outcome, PmuTrust, Request,
     SampleBy, Sampling, Stay, Stopped, VcpuClock, Watermark,
 };
+pub use own_kernel::OwnKernel;
 pub use taken::{
     Captured, Change, Exits, MappedFile, Mapping, Missing, Owner, ProcessKey, ProcessState, Record, Taken,
 };

@@ -61,7 +61,7 @@ fn prepare(
 ) -> anyhow::Result<(Box<dyn Hypervisor>, Options, Session)> {
     let options = Options { flush_every: FLUSH_EVERY, ..sampling.options(&[], false)? };
     let hypervisor = hv_shim::detect()?;
-    let images = sampling.images(&*hypervisor)?;
+    let images = sampling.images()?;
     Ok((hypervisor, options, Session { images, stop, duration, deadline: None }))
 }
 

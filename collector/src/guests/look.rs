@@ -8,7 +8,7 @@ use std::{
     collections::HashSet,
     ffi::OsString,
     fs::File,
-    io,
+    io, mem,
     ops::Range,
     os::unix::{fs::FileExt, process::ExitStatusExt},
     sync::{
@@ -20,7 +20,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 use guest::{GuestMemory, GuestPhysical, Missing};
-use hv_shim::{Memories, own_processes};
+use hv_shim::{Memories, OwnKernel, own_processes};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::{Linked, LinkedFunction, SymbolFiles, SymbolTable};
 use unwind::{FrameTable, KernelCode};
@@ -50,6 +50,8 @@ pub(super) enum Question {
 }
 
 pub(crate) enum Answer {
+    /// What the kernel that this runs on says of itself.
+    OwnKernel { domain: DomainId, result: Result<SymbolTable, String> },
     /// None where it is the kernel that was told of, with the same modules.
     Kernel { domain: DomainId, result: Result<Option<Box<KernelNames>>, String> },
     /// Whose page tables these were at some moment after what was sampled up to `until`.
@@ -150,6 +152,10 @@ pub(super) struct Worker {
 #[derive(Clone)]
 pub(super) struct Means {
     pub(super) memories: Arc<dyn Memories>,
+    /// The kernel that this runs on.
+    pub(super) own_kernel: OwnKernel,
+    /// Whether somebody watches.
+    pub(super) watched: bool,
     /// What starts a process that looks into a guest.
     pub(super) command: Arc<[OsString]>,
     /// Whether callers are wanted.
@@ -178,9 +184,19 @@ impl Worker {
     /// Answers until nobody asks any more, or listens.
     pub(super) fn work(mut self, questions: &Receiver<Question>, answers: &Sender<Answer>) {
         let domain = self.domain;
+        let mut names_own_kernel = self.means.watched && self.kind == DomainKind::Dom0;
+        if names_own_kernel {
+            step_back();
+        }
         // Ready before it is asked. If that fails, who asks is told.
         let _ = self.started();
         while let Some(question) = self.next(questions) {
+            if mem::take(&mut names_own_kernel) {
+                let result = own_kernel(&self.means.own_kernel);
+                if answers.send(Answer::OwnKernel { domain, result }).is_err() {
+                    return;
+                }
+            }
             let answer = match question {
                 Question::Kernel(root) => Answer::Kernel { domain, result: self.kernel(root) },
                 Question::Process { root, until, known } => match self.owner(root, known) {
@@ -348,6 +364,19 @@ impl Worker {
     }
 }
 
+/// The names that the kernel that this runs on gives.
+pub(crate) fn own_kernel(kernel: &OwnKernel) -> Result<SymbolTable, String> {
+    let text = kernel.symbols().map_err(|error| error.to_string())?;
+    SymbolTable::from_kallsyms(text.as_bytes()).map_err(|error| format!("/proc/kallsyms: {error}"))
+}
+
+/// Lets all other threads of this program go first, and those of the process that this one starts later.
+fn step_back() {
+    const NICE: i32 = 10;
+    // Nothing depends on it.
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
 /// A file, page by page, as if it were memory. Behind its end its last page has zeros.
 struct FilePages(File);
 
@@ -418,7 +447,7 @@ impl GuestImage {
         let Some(mut image) = found else {
             return Self { key, content: None, frames: FrameTable::default() };
         };
-        let frames = std::mem::take(&mut image.frames);
+        let frames = mem::take(&mut image.frames);
         Self { key, content: linked(&image), frames }
     }
 }

@@ -20,11 +20,11 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use hv_shim::{Memories, Owner, Taken};
+use hv_shim::{Memories, OwnKernel, Owner, Taken};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::SymbolFiles;
 
-pub(crate) use self::look::{Answer, GuestMapping, GuestProcess, Image, Whose};
+pub(crate) use self::look::{Answer, GuestMapping, GuestProcess, Image, Whose, own_kernel};
 use self::look::{Means, Question, Worker};
 pub(crate) use self::process::Process;
 
@@ -78,8 +78,8 @@ pub struct Looking {
     pub command: Vec<OsString>,
     /// Where symbols are that a guest does not have in memory.
     pub files: Arc<SymbolFiles>,
-    /// Whether somebody watches: what a guest does now counts for more then than how dom0's processes were called in the
-    /// first seconds, and samples don't wait for that.
+    /// Whether somebody watches: what a guest does now counts for more then than what dom0's functions and processes were
+    /// called in the first seconds, and samples don't wait for that.
     pub watched: bool,
 }
 
@@ -90,7 +90,6 @@ pub(crate) struct Guests {
     /// What each thread answers with.
     tell: Sender<Answer>,
     answers: Receiver<Answer>,
-    watched: bool,
     guests: HashMap<DomainId, Guest>,
 }
 
@@ -213,16 +212,32 @@ impl Guest {
 impl Guests {
     /// Ready to answer, if this hypervisor shows its domains' memory and there is a command that starts a process to look
     /// into it ([`crate::serve`]).
-    pub(crate) fn new(memories: Option<Arc<dyn Memories>>, options: Option<&Looking>, callers: bool) -> Self {
+    pub(crate) fn new(
+        memories: Option<Arc<dyn Memories>>,
+        own_kernel: OwnKernel,
+        options: Option<&Looking>,
+        callers: bool,
+    ) -> Self {
         let (tell, answers) = bounded(QUEUE);
         let means = memories.zip(options).map(|(memories, options)| Means {
             memories,
+            own_kernel,
+            watched: options.watched,
             command: options.command.as_slice().into(),
             callers,
             files: options.files.clone(),
         });
-        let watched = options.is_some_and(|options| options.watched);
-        Self { means, tell, answers, watched, guests: HashMap::new() }
+        Self { means, tell, answers, guests: HashMap::new() }
+    }
+
+    /// Whether somebody watches.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.means.as_ref().is_some_and(|means| means.watched)
+    }
+
+    /// Whether dom0's kernel gets its names, a little later, from whoever looks into dom0.
+    pub(crate) fn name_kernel_of(&self, domain: &Domain) -> bool {
+        self.are_watched() && domain.kind == DomainKind::Dom0
     }
 
     /// Begins to look into a domain that was just seen: at once if the page tables of its kernel are known without a
@@ -281,7 +296,7 @@ impl Guests {
         let others_come_first = is_dom0
             && self.guests.get(&domain.id).is_none_or(|guest| matches!(guest.kernel, Standing::Unasked))
             && self.guests.values().any(Guest::is_looked_at_first);
-        let waits = !(is_dom0 && self.watched);
+        let waits = !(is_dom0 && self.are_watched());
         let Some(guest) = self.guest(domain) else { return false };
         match guest.kernel {
             Standing::Unasked if others_come_first => return waits && (is_user || !named),
@@ -340,6 +355,8 @@ impl Guests {
         while let Ok(answer) = self.answers.try_recv() {
             let now = Instant::now();
             match &answer {
+                Answer::OwnKernel { domain, .. } if !self.guests.contains_key(domain) => continue,
+                Answer::OwnKernel { .. } => {}
                 Answer::Kernel { domain, result } => {
                     let Some(guest) = self.guests.get_mut(domain) else { continue };
                     guest.kernel = if result.is_ok() { Standing::Answered } else { Standing::Failed(now) };

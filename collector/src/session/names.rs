@@ -4,11 +4,8 @@ use std::time::Instant;
 
 use profile::{DomainId, DomainKind, Space};
 
-use super::{Session, Sink, code_address};
+use super::{KERNEL, Session, Sink, code_address, nameless};
 use crate::guests::{Answer, Whose};
-
-/// What guests' kernels are called as modules.
-const KERNEL: &str = "vmlinux";
 
 impl<W: Sink> Session<'_, W> {
     /// Whether names are wanted of what a domain has in memory: dom0's processes also tell which domain they serve.
@@ -63,6 +60,15 @@ impl<W: Sink> Session<'_, W> {
     fn take_answers(&mut self) {
         while let Some(answer) = self.guests.next_answer() {
             match answer {
+                Answer::OwnKernel { domain, .. } if self.named_by_user.contains(&domain) => {}
+                Answer::OwnKernel { domain, result: Ok(symbols) } => {
+                    self.namer.symbolizer.set_kernel(domain, KERNEL, symbols);
+                    self.namer.forget(domain);
+                }
+                Answer::OwnKernel { domain, result: Err(why) } => {
+                    let text = nameless(&self.domains.domain(domain).name, &why);
+                    self.note_once(Some(text));
+                }
                 Answer::Kernel { result: Ok(None), .. } => {}
                 Answer::Kernel { domain, result: Ok(Some(names)) } => {
                     let names = *names;

@@ -12,7 +12,7 @@ use super::{
     vcpu_times,
     vcpus::Vcpus,
 };
-use crate::{CallGraph, Check, Outcome, ShimError, own_kernel::OwnKernel};
+use crate::{CallGraph, Check, Outcome, OwnKernel, ShimError};
 
 /// A slow pace: nothing is enabled here.
 const SECOND_NS: u64 = 1_000_000_000;

@@ -41,8 +41,8 @@ use self::{
     vcpus::Vcpus,
 };
 use crate::{
-    DomainState, Host, Hypervisor, HypervisorSymbol, Memories, Request, Sampling, ShimError, events::Counted,
-    own_kernel::OwnKernel,
+    DomainState, Host, Hypervisor, HypervisorSymbol, Memories, OwnKernel, Request, Sampling, ShimError,
+    events::Counted,
 };
 
 /// The host's number among the domains: no virtual machine monitor has this process id.
@@ -103,8 +103,8 @@ impl Hypervisor for Kvm {
         Ok(Vec::new())
     }
 
-    fn own_kernel_symbols(&self) -> Result<Arc<String>, ShimError> {
-        self.own_kernel.symbols()
+    fn own_kernel(&self) -> OwnKernel {
+        self.own_kernel.clone()
     }
 
     fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError> {

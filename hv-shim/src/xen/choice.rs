@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use super::{backends::Backends, hypercalls::Hypercalls, poll, processor::Processor, session, xenoprof};
-use crate::{HypervisorSymbol, Request, SampleBy, Sampling, ShimError};
+use crate::{HypervisorSymbol, OwnKernel, Request, SampleBy, Sampling, ShimError};
 
-/// Begins to sample (`own_kernel` is the list of its symbols, if it can be had), with notes on what was cleaned up and why
-/// no better way was taken.
+/// Begins to sample, with notes on what was cleaned up and why no better way was taken.
 pub(super) fn begin(
     xen: &Arc<Hypercalls>,
     symbols: &[HypervisorSymbol],
-    own_kernel: Option<Arc<String>>,
+    own_kernel: OwnKernel,
     request: &Request,
 ) -> Result<Box<dyn Sampling>, ShimError> {
     let processor = Processor::of(&xen.cpuid().map_err(ShimError::io("asking Xen what processor this is"))?);

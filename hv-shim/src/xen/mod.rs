@@ -105,8 +105,8 @@ impl Hypervisor for Xen {
         Ok(self.symbols.insert(symbols).clone())
     }
 
-    fn own_kernel_symbols(&self) -> Result<Arc<String>, ShimError> {
-        self.own_kernel.symbols()
+    fn own_kernel(&self) -> OwnKernel {
+        self.own_kernel.clone()
     }
 
     fn events(&self) -> Result<Vec<(Counted, Option<String>)>, ShimError> {
@@ -125,7 +125,7 @@ impl Hypervisor for Xen {
 
     fn sample(&mut self, request: &Request) -> Result<Box<dyn Sampling>, ShimError> {
         let symbols = self.symbols()?;
-        let own_kernel = self.own_kernel.symbols().ok();
+        let own_kernel = self.own_kernel.clone();
         let sample = || choice::begin(&self.hypercalls, &symbols, own_kernel, request);
         Ok(Box::new(trace::Beside::begin(&self.hypercalls, request, sample)?))
     }

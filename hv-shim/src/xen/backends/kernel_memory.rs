@@ -48,8 +48,8 @@ impl Layout {
 
 impl KernelMemory {
     /// Opens it, or says why not. `symbols` is the text of `/proc/kallsyms`.
-    pub(super) fn open(symbols: Option<&str>) -> Result<Self, String> {
-        let init_task = symbols.and_then(init_task).ok_or("/proc/kallsyms does not tell where they are")?;
+    pub(super) fn open(symbols: &str) -> Result<Self, String> {
+        let init_task = init_task(symbols).ok_or("/proc/kallsyms does not tell where they are")?;
         let types = fs::read(TYPES).map_err(|error| format!("{TYPES}: {error}"))?;
         let layout = Btf::of_kernel(&types).and_then(|types| Layout::of(&types));
         let layout = layout.map_err(|error| format!("{TYPES}: {error}"))?;

@@ -9,13 +9,12 @@ mod thread;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use self::kernel_memory::{KernelMemory, STACK_BYTES};
 use super::{hypercalls::DomainInfo, xenstore::Xenstore};
-use crate::{clock, own_task::Task};
+use crate::{OwnKernel, clock, own_task::Task};
 
 /// How often it is looked who serves whom.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -25,8 +24,8 @@ const YOUTH_NS: u64 = 10_000_000_000;
 
 /// Who serves whom now.
 pub(super) struct Backends {
-    /// What the addresses of dom0's kernel are taken from.
-    symbols: Option<Arc<String>>,
+    /// What the addresses of dom0's kernel are taken from, once somebody serves.
+    own_kernel: OwnKernel,
     kernel: Option<Result<KernelMemory, String>>,
     xenstore: Option<Xenstore>,
     looked: Option<Instant>,
@@ -47,10 +46,9 @@ struct Serving {
 }
 
 impl Backends {
-    /// `symbols` is the text of `/proc/kallsyms`, if it can be had.
-    pub(super) fn new(symbols: Option<Arc<String>>) -> Self {
+    pub(super) fn new(own_kernel: OwnKernel) -> Self {
         Self {
-            symbols,
+            own_kernel,
             kernel: None,
             xenstore: None,
             looked: None,
@@ -155,9 +153,12 @@ impl Backends {
             return None;
         }
         let is_first = self.kernel.is_none();
-        let symbols = &self.symbols;
-        let kernel =
-            self.kernel.get_or_insert_with(|| KernelMemory::open(symbols.as_deref().map(String::as_str)));
+        let own_kernel = &self.own_kernel;
+        let open = || {
+            let symbols = own_kernel.symbols().map_err(|error| error.to_string())?;
+            KernelMemory::open(&symbols)
+        };
+        let kernel = self.kernel.get_or_insert_with(open);
         let found = match kernel {
             Ok(kernel) => kernel.stacks(|pid| self.serving.get(&pid).map(|serving| &serving.threads)),
             Err(why) => {
