@@ -36,7 +36,7 @@ impl SymbolTable {
         if symbols.is_empty() {
             return Err(ParseError::ForeignFormat);
         }
-        listing::table(symbols)
+        listing::table(symbols.into_iter())
     }
 }
 

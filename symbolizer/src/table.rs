@@ -74,30 +74,11 @@ impl SymbolTable {
         entries.retain(|entry| entry.start < entry.end);
         entries.sort_by_key(|entry| (entry.start, entry.preference));
         entries.dedup_by_key(|entry| entry.start);
-        if entries.is_empty() {
-            return Err(ParseError::NoSymbols);
-        }
-        if entries.len() > MAX_SYMBOLS {
-            return Err(ParseError::TooLarge("more than 4 million symbols"));
-        }
-
-        let mut records = Vec::with_capacity(entries.len());
-        let mut names = String::new();
+        let mut builder = Builder::default();
         for entry in &entries {
-            records.push(Record { start: entry.start, name: names.len() as u32, module: entry.module });
-            names.push_str(&entry.name[..entry.name.floor_char_boundary(MAX_NAME)]);
-            if names.len() > MAX_NAME_TEXT {
-                return Err(ParseError::TooLarge("more than 256 MiB of names"));
-            }
+            builder.push(entry)?;
         }
-        names.shrink_to_fit();
-
-        let mut territory = Territory::with_capacity(entries.len());
-        for (index, entry) in (0..).zip(&entries) {
-            territory.open(entry.start, entry.end, index);
-        }
-        let (boundaries, owners) = territory.finish();
-        Ok(Self { boundaries, owners, records, names, modules, extent })
+        builder.finish(modules, extent)
     }
 
     /// The symbol that covers `address`.
@@ -132,7 +113,51 @@ impl fmt::Debug for SymbolTable {
     }
 }
 
+/// A table of symbols that come in the order of their addresses, no two at the same.
+#[derive(Default)]
+pub(crate) struct Builder {
+    records: Vec<Record>,
+    names: String,
+    territory: Territory,
+}
+
+impl Builder {
+    /// Takes one. One that covers nothing can't be found, and is left out.
+    pub(crate) fn push(&mut self, entry: &Entry<'_>) -> Result<(), ParseError> {
+        if entry.start >= entry.end {
+            return Ok(());
+        }
+        if self.records.len() == MAX_SYMBOLS {
+            return Err(ParseError::TooLarge("more than 4 million symbols"));
+        }
+        let index = self.records.len() as u32;
+        self.records.push(Record { start: entry.start, name: self.names.len() as u32, module: entry.module });
+        self.names.push_str(&entry.name[..entry.name.floor_char_boundary(MAX_NAME)]);
+        if self.names.len() > MAX_NAME_TEXT {
+            return Err(ParseError::TooLarge("more than 256 MiB of names"));
+        }
+        self.territory.open(entry.start, entry.end, index);
+        Ok(())
+    }
+
+    pub(crate) fn finish(
+        self,
+        modules: Vec<Box<str>>,
+        extent: Range<u64>,
+    ) -> Result<SymbolTable, ParseError> {
+        let Self { mut records, mut names, territory } = self;
+        if records.is_empty() {
+            return Err(ParseError::NoSymbols);
+        }
+        records.shrink_to_fit();
+        names.shrink_to_fit();
+        let (boundaries, owners) = territory.finish();
+        Ok(SymbolTable { boundaries, owners, records, names, modules, extent })
+    }
+}
+
 /// Divides the address space among symbols that are announced in the order of their addresses.
+#[derive(Default)]
 struct Territory {
     boundaries: Vec<u64>,
     owners: Vec<u32>,
@@ -141,12 +166,6 @@ struct Territory {
 }
 
 impl Territory {
-    fn with_capacity(symbols: usize) -> Self {
-        // Nearly every symbol ends where the next begins, and then shares its boundary.
-        let room = symbols + symbols / 8;
-        Self { boundaries: Vec::with_capacity(room), owners: Vec::with_capacity(room), open: Vec::new() }
-    }
-
     fn open(&mut self, start: u64, end: u64, symbol: u32) {
         self.close_up_to(start);
         self.give(start, symbol);

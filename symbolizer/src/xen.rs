@@ -12,7 +12,7 @@ impl SymbolTable {
     /// Xen tells its static functions apart by the file that they are in, `arch/x86/irq.c#do_IRQ`. The address does
     /// that here, so the function alone is kept.
     pub fn from_xen<'a>(
-        symbols: impl IntoIterator<Item = (u64, char, &'a str, Option<&'a str>)>,
+        symbols: impl IntoIterator<Item = (u64, char, &'a str, Option<&'a str>), IntoIter: Clone>,
     ) -> Result<Self, ParseError> {
         let function = |name: &'a str| name.rsplit_once('#').map_or(name, |(_, function)| function);
         Self::from_rows(
@@ -23,7 +23,7 @@ impl SymbolTable {
     /// Takes the symbols of a kernel: address, the letter that `nm` would print, name, and the loadable module if it is
     /// of one.
     pub fn from_rows<'a>(
-        symbols: impl IntoIterator<Item = (u64, char, &'a str, Option<&'a str>)>,
+        symbols: impl IntoIterator<Item = (u64, char, &'a str, Option<&'a str>), IntoIter: Clone>,
     ) -> Result<Self, ParseError> {
         let listed = |(address, kind, name, module)| Listed {
             address,
@@ -31,6 +31,6 @@ impl SymbolTable {
             name,
             module,
         };
-        listing::table(symbols.into_iter().map(listed).collect())
+        listing::table(symbols.into_iter().map(listed))
     }
 }

@@ -167,7 +167,7 @@ impl Symbols {
         self.rows.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, char, &str, Option<&str>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, char, &str, Option<&str>)> + Clone {
         self.rows.iter().zip(self.names.iter()).map(|(&Row { address, kind, owner }, name)| {
             let owner = (owner as usize).checked_sub(1).and_then(|owner| self.owners.get(owner));
             (address, char::from(kind), name, owner.map(String::as_str))
@@ -190,7 +190,7 @@ impl Texts {
     }
 
     /// All of them; those are empty whose places make no sense.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> + Clone {
         let starts = std::iter::once(&0).chain(&self.ends);
         let range = |(&start, &end): (&u32, &u32)| self.text.get(start as usize..end as usize);
         starts.zip(&self.ends).map(move |place| range(place).unwrap_or_default())
