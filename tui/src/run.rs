@@ -30,6 +30,9 @@ const SILENCE: Duration = Duration::from_secs(5);
 const FASTEST: Duration = Duration::from_millis(100);
 const SLOWEST: Duration = Duration::from_secs(10);
 
+/// For how long after the start it is drawn as often as may be: guests and their names are coming in.
+const BEGINNING: Duration = Duration::from_secs(3);
+
 /// What the terminal is given.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -117,15 +120,18 @@ impl Heard {
 
 impl Dashboard<'_> {
     fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
+        let started = Instant::now();
         let mut drawn: Option<(Instant, u64, Option<u64>)> = None;
         let mut pressed = true;
         while !stop.load(Ordering::Relaxed) && !terminal::panicked() {
             let ended = self.look();
             let (revision, silent) = (self.heard.revision.unwrap_or(0), self.heard.silent_s());
+            let begins = started.elapsed() < BEGINNING;
+            let refresh = if begins { FASTEST.min(self.refresh) } else { self.refresh };
             let is_due = match drawn {
                 None => true,
                 Some((at, shown, said)) => {
-                    at.elapsed() >= self.refresh && ((shown, said) != (revision, silent) || ended)
+                    at.elapsed() >= refresh && ((shown, said) != (revision, silent) || ended)
                 }
             };
             if pressed || is_due {
