@@ -342,7 +342,7 @@ impl<W: Sink> Session<'_, W> {
                 return Ok(reason);
             }
             if !is_behind {
-                thread::sleep(self.sampling.drain_every());
+                self.guests.rest(self.sampling.drain_every());
             }
             self.sampling.renew()?;
             self.drain();

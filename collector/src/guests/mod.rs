@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, bounded};
 use hv_shim::{Memories, OwnKernel, Owner, Taken};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::SymbolFiles;
@@ -348,6 +348,16 @@ impl Guests {
         {
             guest.awaits_process(root, taken.time, newest);
         }
+    }
+
+    /// Waits for a time, or less if there is an answer; but so long that many answers are not taken one by one.
+    pub(crate) fn rest(&self, most: Duration) {
+        let least = most / 10;
+        thread::sleep(least);
+        let mut answers = Select::new();
+        answers.recv(&self.answers);
+        // Either will do.
+        let _ = answers.ready_timeout(most - least);
     }
 
     /// The next answer, if there is one; none about domains that are no more.
