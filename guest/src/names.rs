@@ -57,7 +57,7 @@ impl<T: Copy> Named<T> {
         self.rows.len()
     }
 
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (T, &str)> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (T, &str)> + Clone {
         let mut start = 0;
         self.rows.iter().map(move |&(row, end)| {
             let name = self.text.get(start..end as usize).unwrap_or_default();

@@ -70,7 +70,7 @@ impl SymbolList {
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Symbol<'_>> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Symbol<'_>> + Clone {
         let symbol = |(row, name): (Row, _)| Symbol {
             address: GuestVirtual(row.address),
             kind: char::from(row.kind),

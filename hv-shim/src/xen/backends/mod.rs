@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_stack_is_its_threads_down_to_the_last_byte() {
-        let mut backends = Backends::new(None);
+        let mut backends = Backends::new(OwnKernel::default());
         backends.stacks = BTreeMap::from([(0x10_000, 3), (0x20_000, 7)]);
         let of = |pointer| backends.of_stack(pointer);
         assert_eq!([of(0xffff), of(0x10_000), of(0x13_fff), of(0x14_000)], [None, Some(3), Some(3), Some(3)]);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn nobody_on_this_machine_serves_a_domain_that_is_not_there() {
-        let mut backends = Backends::new(None);
+        let mut backends = Backends::new(OwnKernel::default());
         assert!(backends.are_due());
         assert_eq!(backends.look(&[]), None);
         assert!(!backends.are_due() && !backends.exist());
