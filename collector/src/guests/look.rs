@@ -8,7 +8,7 @@ use std::{
     collections::HashSet,
     ffi::OsString,
     fs::File,
-    io, mem,
+    io,
     ops::Range,
     os::unix::{fs::FileExt, process::ExitStatusExt},
     sync::{
@@ -18,14 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Select, Sender};
 use guest::{GuestMemory, GuestPhysical, Missing};
 use hv_shim::{Memories, OwnKernel, own_processes};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::{Linked, LinkedFunction, SymbolFiles, SymbolTable};
 use unwind::{FrameTable, KernelCode};
 
-use super::process::Process;
+use super::{GUESTS_FIRST, process::Process};
 use crate::confined::messages::{
     About, Answer as Told, FoundImage, FoundImageId, FoundKernel, FoundMapping, FoundProcess, FoundTask,
     Lack, Resident,
@@ -184,19 +184,24 @@ impl Worker {
     /// Answers until nobody asks any more, or listens.
     pub(super) fn work(mut self, questions: &Receiver<Question>, answers: &Sender<Answer>) {
         let domain = self.domain;
-        let mut names_own_kernel = self.means.watched && self.kind == DomainKind::Dom0;
+        let names_own_kernel = self.means.watched && self.kind == DomainKind::Dom0;
         if names_own_kernel {
             step_back();
         }
         // Ready before it is asked. If that fails, who asks is told.
         let _ = self.started();
-        while let Some(question) = self.next(questions) {
-            if mem::take(&mut names_own_kernel) {
-                let result = own_kernel(&self.means.own_kernel);
-                if answers.send(Answer::OwnKernel { domain, result }).is_err() {
-                    return;
-                }
+        if names_own_kernel {
+            // After the guests: when it is asked about dom0, or when they have had their time. There are samples without page
+            // tables to ask about.
+            let mut asked = Select::new();
+            asked.recv(questions);
+            let _ = asked.ready_timeout(GUESTS_FIRST);
+            let result = own_kernel(&self.means.own_kernel);
+            if answers.send(Answer::OwnKernel { domain, result }).is_err() {
+                return;
             }
+        }
+        while let Some(question) = self.next(questions) {
             let answer = match question {
                 Question::Kernel(root) => Answer::Kernel { domain, result: self.kernel(root) },
                 Question::Process { root, until, known } => match self.owner(root, known) {
@@ -447,7 +452,7 @@ impl GuestImage {
         let Some(mut image) = found else {
             return Self { key, content: None, frames: FrameTable::default() };
         };
-        let frames = mem::take(&mut image.frames);
+        let frames = std::mem::take(&mut image.frames);
         Self { key, content: linked(&image), frames }
     }
 }
