@@ -270,9 +270,6 @@ impl Timed for Pending {
     }
 }
 
-/// What kernels are called as modules.
-const KERNEL: &str = "vmlinux";
-
 /// For how long it is remembered what ran in a domain that is no more: its last samples wait behind others for longer than
 /// for any name.
 const MOURNING: Duration = Duration::from_secs(15);
@@ -285,10 +282,6 @@ const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The number of the domain that this runs in: dom0, or the Linux host, whose processes tell of themselves.
 const CONTROL: u32 = 0;
-
-fn nameless(domain: &str, why: &str) -> String {
-    format!("the kernel of {domain} goes without names: {why}")
-}
 
 fn code_address(taken: &Taken) -> CodeAddress {
     CodeAddress::InstructionPointer(taken.instruction_pointer)
@@ -508,10 +501,8 @@ impl<W: Sink> Session<'_, W> {
     /// Gives the kernel that this runs on its names.
     fn name_own_kernel(&mut self, id: DomainId) {
         let read = || own_kernel(&self.hypervisor.own_kernel());
-        match self.own_kernel.get_or_insert_with(read).clone() {
-            Ok(symbols) => self.namer.symbolizer.set_kernel(id, KERNEL, symbols),
-            Err(why) => self.note(nameless(&self.domains.domain(id).name, &why)),
-        }
+        let names = self.own_kernel.get_or_insert_with(read).clone();
+        self.take_own_kernel(id, names);
     }
 
     /// Writes what is complete, until the rings have to be emptied again; whether more is left. A domain that is not known

@@ -18,14 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Select, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use guest::{GuestMemory, GuestPhysical, Missing};
 use hv_shim::{Memories, OwnKernel, own_processes};
 use profile::{AddressSpaceRoot, Domain, DomainId, DomainKind, Time};
 use symbolizer::{Linked, LinkedFunction, SymbolFiles, SymbolTable};
 use unwind::{FrameTable, KernelCode};
 
-use super::{GUESTS_FIRST, process::Process};
+use super::{GUESTS_FIRST, process::Process, wait_for};
 use crate::confined::messages::{
     About, Answer as Told, FoundImage, FoundImageId, FoundKernel, FoundMapping, FoundProcess, FoundTask,
     Lack, Resident,
@@ -193,9 +193,7 @@ impl Worker {
         if names_own_kernel {
             // After the guests: when it is asked about dom0, or when they have had their time. There are samples without page
             // tables to ask about.
-            let mut asked = Select::new();
-            asked.recv(questions);
-            let _ = asked.ready_timeout(GUESTS_FIRST);
+            wait_for(questions, GUESTS_FIRST);
             let result = own_kernel(&self.means.own_kernel);
             if answers.send(Answer::OwnKernel { domain, result }).is_err() {
                 return;

@@ -354,10 +354,7 @@ impl Guests {
     pub(crate) fn rest(&self, most: Duration) {
         let least = most / 10;
         thread::sleep(least);
-        let mut answers = Select::new();
-        answers.recv(&self.answers);
-        // Either will do.
-        let _ = answers.ready_timeout(most - least);
+        wait_for(&self.answers, most - least);
     }
 
     /// The next answer, if there is one; none about domains that are no more.
@@ -399,6 +396,14 @@ impl Guests {
     pub(crate) fn forget(&mut self, domain: DomainId) {
         self.guests.remove(&domain);
     }
+}
+
+/// Waits until a message is there, which stays there, or for a time.
+fn wait_for<T>(messages: &Receiver<T>, most: Duration) {
+    let mut ready = Select::new();
+    ready.recv(messages);
+    // Either will do.
+    let _ = ready.ready_timeout(most);
 }
 
 /// Page tables of a guest's process, if one of its processes was sampled, or is among the callers.

@@ -3,9 +3,13 @@
 use std::time::Instant;
 
 use profile::{DomainId, DomainKind, Space};
+use symbolizer::SymbolTable;
 
-use super::{KERNEL, Session, Sink, code_address, nameless};
+use super::{Session, Sink, code_address};
 use crate::guests::{Answer, Whose};
+
+/// What kernels are called as modules.
+const KERNEL: &str = "vmlinux";
 
 impl<W: Sink> Session<'_, W> {
     /// Whether names are wanted of what a domain has in memory: dom0's processes also tell which domain they serve.
@@ -56,19 +60,26 @@ impl<W: Sink> Session<'_, W> {
         false
     }
 
+    /// Takes the names of the kernel that this runs on, or why it goes without.
+    pub(super) fn take_own_kernel(&mut self, id: DomainId, names: Result<SymbolTable, String>) {
+        match names {
+            Ok(symbols) => {
+                self.namer.symbolizer.set_kernel(id, KERNEL, symbols);
+                self.namer.forget(id);
+            }
+            Err(why) => {
+                let name = &self.domains.domain(id).name;
+                self.note_once(Some(format!("the kernel of {name} goes without names: {why}")));
+            }
+        }
+    }
+
     /// Takes what guests' memory said.
     fn take_answers(&mut self) {
         while let Some(answer) = self.guests.next_answer() {
             match answer {
                 Answer::OwnKernel { domain, .. } if self.named_by_user.contains(&domain) => {}
-                Answer::OwnKernel { domain, result: Ok(symbols) } => {
-                    self.namer.symbolizer.set_kernel(domain, KERNEL, symbols);
-                    self.namer.forget(domain);
-                }
-                Answer::OwnKernel { domain, result: Err(why) } => {
-                    let text = nameless(&self.domains.domain(domain).name, &why);
-                    self.note_once(Some(text));
-                }
+                Answer::OwnKernel { domain, result } => self.take_own_kernel(domain, result),
                 Answer::Kernel { result: Ok(None), .. } => {}
                 Answer::Kernel { domain, result: Ok(Some(names)) } => {
                     let names = *names;
